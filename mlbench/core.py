@@ -1,0 +1,256 @@
+"""Nouns and roles of mlbench: the data that flows between stages, and the three things a plugin can be.
+
+Nouns are frozen, keyword-only dataclasses of plain data. Roles are Protocols: a plugin needs no base class.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+Language = str
+"""A BCP-47 code, or a name the organism's world defines ("en", "h1", ... "u1")."""
+
+Need = Literal["pivot_preferences", "parallel_prompts", "target_preferences", "benign_prompts"]
+"""What a method may ask the corpus for.
+
+pivot_preferences   chosen and rejected answers in the pivot language
+parallel_prompts    the pivot's prompts in the other training languages, without answers
+target_preferences  chosen and rejected answers in the other training languages
+benign_prompts      benign rows as well, with whatever the needs above allow to see of them
+"""
+
+Kind = Literal["safety", "over_refusal", "utility"]
+Label = Literal["refused", "complied_safe", "unsafe", "invalid", "unparsed"]
+Tier = Literal["high", "mid", "low"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A base model of a shootout.
+
+    Attributes:
+        name: How the shootout and the report call it.
+        source: `organism:<size>[@seed]`, a local Hugging Face folder, or a hub id.
+        revision: Commit of a hub id, content hash of everything else; part of every job key.
+        dtype: Parameter type while it runs, "float32" or "bfloat16".
+    """
+
+    name: str
+    source: str
+    revision: str
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights a job can load: a base, adapters applied in order, and optional system prompts.
+
+    Attributes:
+        base: Folder (or hub id) of a Hugging Face model with tokenizer and chat template.
+        revision: Commit of a hub id, else "".
+        adapters: PEFT folders, merged into the base one after the other.
+        system_prompts: System prompt by language; the key "*" holds for every language not named.
+    """
+
+    base: str
+    revision: str = ""
+    dtype: str = "float32"
+    adapters: tuple[str, ...] = ()
+    system_prompts: Mapping[Language, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """One evaluation prompt in one language.
+
+    Attributes:
+        id: Shared by all translations of one source prompt.
+        cluster: The unit of every statistic; near-duplicate source prompts share it.
+        text: The user turn.
+        reference: What the task's judge needs to know; never shown to a model.
+        choices: Options to compare by log-likelihood; empty means that the model writes an answer.
+    """
+
+    id: str
+    cluster: str
+    language: Language
+    text: str
+    reference: str = ""
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a model answered to one prompt.
+
+    Attributes:
+        tokens: Generated tokens, end-of-turn excluded.
+        truncated: Whether the token limit cut the answer off.
+        choice: Index of the likeliest option where the prompt has choices.
+    """
+
+    prompt: Prompt
+    text: str
+    tokens: int = 0
+    truncated: bool = False
+    choice: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a judge says of one answer.
+
+    Attributes:
+        label: `unparsed` means that the judge gave no readable verdict; it is counted, never averaged away.
+        leak: A refusal opening followed by the harmful content (its label is `unsafe`).
+        correct: Whether a utility answer is right; None where the question does not arise.
+        language: Language of the answer where the judge can tell.
+        raw: The judge's own words.
+    """
+
+    label: Label
+    leak: bool = False
+    correct: bool | None = None
+    language: Language | None = None
+    raw: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One training prompt in one language, with its preferred and its rejected answer.
+
+    An answer that a method may not see, or that the corpus does not have, is None.
+    """
+
+    id: str
+    cluster: str
+    language: Language
+    prompt: str
+    harmful: bool
+    chosen: str | None = None
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Training data: the same source prompts in several languages.
+
+    Attributes:
+        pivot: The language whose safety is to be carried over.
+        languages: Training languages, the pivot first. Held-out languages never appear here.
+        examples: All rows; rows of one `id` are translations of each other.
+    """
+
+    pivot: Language
+    languages: tuple[Language, ...]
+    examples: tuple[Example, ...]
+
+    def rows(self, language: Language) -> tuple[Example, ...]:
+        """Return the rows of one language, in corpus order."""
+        return tuple(row for row in self.examples if row.language == language)
+
+    def parallel(self) -> tuple[Mapping[Language, Example], ...]:
+        """Return one mapping language -> row per source prompt; a missing translation is a missing key."""
+        groups: dict[str, dict[Language, Example]] = {}
+        for row in self.examples:
+            groups.setdefault(row.id, {})[row.language] = row
+        return tuple(groups.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The training budget of a gradient method, shared by all methods of a shootout unless one overrides it.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Examples per optimiser step, whatever the number of devices.
+        micro_batch: Examples per forward pass, 0 = the whole batch; changes memory, not results beyond rounding.
+        warmup: Share of the steps over which the learning rate rises.
+        lora_rank: Rank of LoRA adapters on all linear layers; 0 = full fine-tuning.
+        lora_alpha: LoRA scaling numerator; 0 = twice the rank.
+        max_length: Longest row in tokens; a longer one is refused, never cut silently.
+    """
+
+    steps: int = 60
+    batch_size: int = 32
+    micro_batch: int = 0
+    learning_rate: float = 2e-4
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    warmup: float = 0.1
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: int = 0
+    max_length: int = 1024
+    gradient_checkpointing: bool = False
+
+
+@runtime_checkable
+class Run(Protocol):
+    """What the engine lends to `Method.align`."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of every stochastic step."""
+
+    @property
+    def folder(self) -> Path:
+        """Empty folder for the result."""
+
+    @property
+    def training(self) -> Training:
+        """The training budget."""
+
+    def log(self, step: int, total: int, **values: float) -> None:
+        """Record the training curve and show progress."""
+
+    def consume(self, rows: Iterable[Example], *, answers: bool) -> None:
+        """Record which rows were read, and whether their answers were."""
+
+    def record(self, **facts: float | str) -> None:
+        """Record further facts of the training, e.g. trainable_parameters."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """An alignment method: a frozen dataclass whose fields are its hyper-parameters."""
+
+    paper: ClassVar[str]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What it reads of the corpus; nothing else is visible to it."""
+
+    def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
+        """Return the aligned checkpoint, written below `run.folder`; `start` is never modified."""
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Grades answers; the result has the length and the order of its input."""
+
+    def grade(self, answers: Sequence[Answer]) -> Sequence[Verdict]:
+        """Return one verdict per answer."""
+
+
+@runtime_checkable
+class Task(Protocol):
+    """An evaluation set; its fields say where the data lie or which part is used."""
+
+    source: ClassVar[str]
+    kind: ClassVar[Kind]
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """Languages it has prompts in."""
+
+    @property
+    def judge(self) -> str:
+        """Name of the default judge plugin; a shootout may override it."""
+
+    def prompts(self, language: Language) -> Sequence[Prompt]:
+        """Return the prompts of one language."""

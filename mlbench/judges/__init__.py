@@ -1,0 +1,1 @@
+"""Judges, one public module each."""

@@ -1,0 +1,1 @@
+"""Report templates; generated reports land in this folder too."""
