@@ -1,7 +1,7 @@
 """Nouns and roles of mlbench: the data that flows between stages, and the three things a plugin can be.
 
 Nouns are frozen, keyword-only dataclasses of plain data. Roles are Protocols: a plugin needs no base class.
-Standard library only.
+Standard library only, but for `annotated_types`, the vocabulary in which ranges are stated.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
+
+from annotated_types import Ge, Gt, Interval
 
 Language = str
 """A BCP-47 code, or a name the organism's world defines ("en", "h1", ... "u1")."""
@@ -175,17 +177,17 @@ class Training:
         max_length: Longest row in tokens; a longer one is refused, never cut silently.
     """
 
-    steps: int = 60
-    batch_size: int = 32
-    micro_batch: int = 0
-    learning_rate: float = 2e-4
+    steps: Annotated[int, Ge(1)] = 60
+    batch_size: Annotated[int, Ge(1)] = 32
+    micro_batch: Annotated[int, Ge(0)] = 0
+    learning_rate: Annotated[float, Gt(0)] = 2e-4
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    warmup: float = 0.1
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    lora_rank: int = 0
-    lora_alpha: int = 0
-    max_length: int = 1024
+    warmup: Annotated[float, Interval(ge=0, lt=1)] = 0.1
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    max_grad_norm: Annotated[float, Gt(0)] = 1.0
+    lora_rank: Annotated[int, Ge(0)] = 0
+    lora_alpha: Annotated[int, Ge(0)] = 0
+    max_length: Annotated[int, Ge(8)] = 1024
     gradient_checkpointing: bool = False
 
 
@@ -247,6 +249,10 @@ class Task(Protocol):
     @property
     def languages(self) -> tuple[Language, ...]:
         """Languages it has prompts in."""
+
+    @property
+    def tiers(self) -> Mapping[Language, Tier]:
+        """Resource tier of each language, as the data card declares it."""
 
     @property
     def judge(self) -> str:

@@ -1,12 +1,12 @@
 """The exception tree.
 
-    MlbenchError
-    ├── UserError           the user can mend it: one screen, no traceback, exit code 2
-    │   ├── ConfigError     a shootout file is wrong (carries file, line and key)
-    │   ├── PluginError     a plugin is unknown, unavailable or breaks its contract
-    │   ├── NeedsError      the corpus lacks what a method declares to need
-    │   └── DataError       a data file or model folder is missing or malformed
-    └── JobError            one job of the grid failed; the grid goes on
+MlbenchError
+├── UserError           the user can mend it: one screen, no traceback, exit code 2
+│   ├── ConfigError     a shootout file is wrong (carries file, line and key)
+│   ├── PluginError     a plugin is unknown, unavailable or breaks its contract
+│   ├── NeedsError      the corpus lacks what a method declares to need
+│   └── DataError       a data file or model folder is missing or malformed
+└── JobError            one job of the grid failed; the grid goes on
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class UserError(MlbenchError):
         hint: What to do next, e.g. the nearest valid name.
     """
 
-    def __init__(self, message: str, *, where: Where | None = None, allowed: Iterable[str] = (), hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, where: Where | None = None, allowed: Iterable[str] = (), hint: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.where = where or Where()

@@ -1,0 +1,57 @@
+"""DPO: direct preference optimisation, the reference being the start model.
+
+    L = - log sigmoid( beta * [ log pi(y_w|x)/pi_ref(y_w|x) - log pi(y_l|x)/pi_ref(y_l|x) ] )  +  w * NLL(y_w)
+
+Source: Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
+arXiv:2305.18290. The last term (w = `sft_weight`, mean per token) is not in that paper; it comes from Pang et al.,
+"Iterative Reasoning Preference Optimization", arXiv:2404.19733, and keeps the chosen answers likely.
+Deviation: budget and optimiser are those of the shootout, shared by all methods.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class DPO:
+    """Direct preference optimisation.
+
+    Attributes:
+        beta: Strength of the pull towards the reference; 0.1 is the paper's value for dialogue.
+        sft_weight: Weight of the likelihood term; 0 is the paper's DPO.
+        languages: Languages of the rows: "pivot", "all", or codes.
+        benign: Whether harmless requests (helpful answer chosen, refusal rejected) are mixed in.
+    """
+
+    paper: ClassVar[str] = "arXiv:2305.18290"
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    sft_weight: Annotated[float, Field(ge=0)] = 0.0
+    languages: Literal["pivot", "all"] | tuple[Language, ...] = "pivot"
+    benign: bool = True
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return the pivot's preferences, and those of the other languages only where it trains on them."""
+        needs: set[Need] = {"pivot_preferences"}
+        if self.languages != "pivot":
+            needs.add("target_preferences")
+        if self.benign:
+            needs.add("benign_prompts")
+        return frozenset(needs)
+
+    def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
+        """Return the model trained on pairs of chosen and rejected answers."""
+        from mlbench import training
+
+        rows = training.preferences(corpus, self.languages, benign=self.benign, rejected=True)
+        return training.dpo(start, rows, run, beta=self.beta, sft_weight=self.sft_weight)
+
+
+plugin: type[Method] = DPO

@@ -1,0 +1,56 @@
+"""Supervised fine-tuning on the chosen answers.
+
+With `languages: pivot` (the default) it is the control of every shootout: the same number of steps in the pivot
+language only, which alone lowers the attack success rate elsewhere. With `languages: all` it is the upper reference:
+translated safety data in every training language, which the other methods try to do without.
+
+    L = - sum_t log pi(y_t | x, y_<t)  over the tokens of the chosen answer and its end of turn, mean per token
+
+Source: Ouyang et al., "Training language models to follow instructions with human feedback", arXiv:2203.02155,
+step 1. Deviation: budget and optimiser are those of the shootout, shared by all methods.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class SFT:
+    """Supervised fine-tuning.
+
+    Attributes:
+        languages: Languages of the rows: "pivot", "all", or codes.
+        benign: Whether harmless requests with helpful answers are mixed in, as corpora of the field do. Without
+            them a model can lower the loss by refusing everything.
+    """
+
+    paper: ClassVar[str] = "arXiv:2203.02155"
+
+    languages: Literal["pivot", "all"] | tuple[Language, ...] = "pivot"
+    benign: bool = True
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """Return the pivot's answers, and those of the other languages only where it trains on them."""
+        needs: set[Need] = {"pivot_preferences"}
+        if self.languages != "pivot":
+            needs.add("target_preferences")
+        if self.benign:
+            needs.add("benign_prompts")
+        return frozenset(needs)
+
+    def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
+        """Return the model trained on the chosen answers."""
+        from mlbench import training
+
+        rows = training.preferences(corpus, self.languages, benign=self.benign, rejected=False)
+        return training.sft(start, rows, run)
+
+
+plugin: type[Method] = SFT

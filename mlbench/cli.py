@@ -1,0 +1,250 @@
+"""The command line: verbs only. Results go to stdout, progress and errors to stderr.
+
+Exit codes: 0 done, 1 finished with failed jobs (the report is written all the same), 2 wrong usage, file or plugin,
+130 interrupted (what is finished is kept).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mlbench.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Which method makes a language model safe in every language, and at what price?\n\n"
+    "Start with:  mlbench demo        (five methods on a model built here, about three minutes)\n\n"
+    "Then:  mlbench list methods  |  mlbench show mlc  |  mlbench run my-shootout.yaml",
+)
+organism = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The model organism: build it, or test it.")
+app.add_typer(organism, name="organism")
+
+Shootout = Annotated[Path, typer.Argument(help="The shootout file, YAML.", metavar="SHOOTOUT.YAML")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, e.g. reports/demo.", metavar="RUN")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override any key of the file, e.g. --set training.steps=100."),
+]
+Out = Annotated[str | None, typer.Option("--out", help="Run folder; default reports/<name>.")]
+InlineFlag = Annotated[bool, typer.Option("--inline", help="Run the same jobs in this process, without Ray.")]
+Ray = Annotated[str | None, typer.Option("--ray-address", help="A Ray cluster, e.g. auto or ray://host:10001.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="First N prompts per cell; marks all rows partial.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+
+
+def main() -> None:
+    """Run the command line; user errors take one screen and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: finished jobs are kept; the same command continues", file=sys.stderr)
+        sys.exit(130)
+
+
+def _overrides(settings: list[str] | None, out: str | None, limit: int | None) -> list[str]:
+    flags = {"out": out, "limit": limit}
+    return [*(settings or []), *(f"{name}={json.dumps(value)}" for name, value in flags.items() if value is not None)]
+
+
+@app.command()
+def demo(out: Out = None, inline: InlineFlag = False, limit: Limit = None) -> None:
+    """Five methods on the model organism, from building the model to the report.
+
+    Example:  mlbench demo --out /tmp/demo
+    """
+    from mlbench import verbs
+
+    _finish(verbs.run(verbs.DEMO, _overrides(None, out, limit), inline=inline))
+
+
+@app.command()
+def run(
+    shootout: Shootout,
+    settings: Set = None,
+    out: Out = None,
+    inline: InlineFlag = False,
+    ray_address: Ray = None,
+    limit: Limit = None,
+) -> None:
+    """Run what is missing of a shootout, then test, mirror to MLflow and report.
+
+    The same command continues after an interruption and does nothing when all is there.
+
+    Example:  mlbench run my-shootout.yaml --set seeds=[0,1,2]
+    """
+    from mlbench import verbs
+
+    _finish(verbs.run(shootout, _overrides(settings, out, limit), inline=inline, ray_address=ray_address))
+
+
+def _finish(outcome: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if outcome.results is not None:
+        from mlbench import report
+
+        console.print(report.terminal(outcome.results))
+        for warning in outcome.results.warnings:
+            console.print(f"warning: {warning}", markup=False, highlight=False)
+    print(f"{outcome.ran} jobs ran, {outcome.failed} failed; run folder {outcome.folder}")
+    for name in ("report.html",):
+        if name in outcome.report:
+            print(f"report: {outcome.report[name]}")
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def plan(shootout: Shootout, settings: Set = None, out: Out = None, limit: Limit = None, as_json: Json = False) -> None:
+    """Show what a shootout would do: jobs, what is there already, exclusions, detectable effect. Starts nothing.
+
+    Example:  mlbench plan my-shootout.yaml
+    """
+    from mlbench import describe, verbs
+
+    made = verbs.make_plan(shootout, _overrides(settings, out, limit))
+    summary = describe.of_plan(made, verbs.folder_of(made))
+    print(json.dumps(summary, indent=1) if as_json else describe.plan_text(summary))
+
+
+@app.command()
+def status(folder: RunFolder, as_json: Json = False) -> None:
+    """Show how far a run is, what runs now and what failed; works while it runs.
+
+    Example:  mlbench status reports/demo
+    """
+    from mlbench import describe
+
+    summary = describe.of_run(folder)
+    print(json.dumps(summary, indent=1) if as_json else describe.run_text(summary))
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Compute the tables of a run folder again and write its report.
+
+    Example:  mlbench report reports/demo
+    """
+    from rich.console import Console
+
+    from mlbench import report as reports
+    from mlbench import verbs
+
+    written, results = verbs.write_report(folder)
+    if results is None:
+        raise UserError(f"no cell of {folder} is finished yet", hint=f"see: mlbench status {folder}")
+    Console().print(reports.terminal(results))
+    print(f"report: {written['report.html']}")
+
+
+@app.command("list")
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, tasks, judges or models.")] = "methods", as_json: Json = False
+) -> None:
+    """List what is installed; what cannot be imported is shown with the reason.
+
+    Example:  mlbench list tasks
+    """
+    from mlbench import describe
+
+    rows = describe.listing(what)
+    print(json.dumps(rows, indent=1) if as_json else describe.listing_text(rows))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A method, task or judge.")], as_json: Json = False) -> None:
+    """Show a plugin: what it is, its fields with types and defaults, what it needs, where it lives.
+
+    Example:  mlbench show mlc
+    """
+    from mlbench import describe
+
+    about = describe.about(name)
+    print(json.dumps(about, indent=1, default=str) if as_json else describe.about_text(about))
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(help="Plugins to check; default: all.")] = None,
+    file: Annotated[str | None, typer.Option("--plugin", metavar="KIND:FILE", help="e.g. method:my_method.py")] = None,
+) -> None:
+    """Check that plugins keep their contract, on tiny random models on this machine. Exit code 2 when one does not.
+
+    Example:  mlbench check mlc
+              mlbench check --plugin method:my_method.py
+    """
+    from mlbench import describe
+
+    findings = describe.check(names or [], file)
+    raise typer.Exit(2 if any(not finding.passed for finding in findings) else 0)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Show versions, cores, memory, GPUs, cache, and what does not fit together; paste it into bug reports.
+
+    Example:  mlbench doctor
+    """
+    from mlbench import describe
+
+    facts = describe.doctor()
+    print(json.dumps(facts, indent=1) if as_json else describe.facts_text(facts))
+
+
+@organism.command("build")
+def organism_build(
+    source: Annotated[str, typer.Argument(help="organism:small, organism:small@3, organism:base.")] = "organism:small",
+) -> None:
+    """Build an organism, unless the cache has it, and print its folder.
+
+    Example:  mlbench organism build organism:small@1
+    """
+    from mlbench import sources, view
+
+    with view.StageBar(f"building {source}") as bar:
+        print(sources.fetch(sources.resolve(source), bar).base)
+
+
+@organism.command("report")
+def organism_report(
+    seeds: Annotated[str, typer.Option(help="e.g. 0-4 or 0,2,5.")] = "0-4",
+    size: Annotated[str, typer.Option(help="small or base.")] = "small",
+    out: Annotated[Path | None, typer.Option(help="Write the Markdown here as well.")] = None,
+) -> None:
+    """Measure organisms against the acceptance gate and show every seed, passed or failed.
+
+    Example:  mlbench organism report --seeds 0-4
+    """
+    from mlbench import view
+    from mlbench.organism import gate, recipe
+
+    recipe.parse(f"organism:{size}")
+    with view.StageBar("organism") as bar:
+        text = gate.report(size, _seeds(seeds), bar)
+    print(text)
+    if out:
+        out.write_text(text, encoding="utf-8")
+
+
+def _seeds(text: str) -> list[int]:
+    """Return [0, 1, 2, 5] for "0-2,5"."""
+    try:
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds takes numbers and ranges, got {text!r}", hint="for example 0-4 or 0,2,5") from error
+    return [seed for part in ends for seed in range(part[0], part[-1] + 1)]
+
+
+if __name__ == "__main__":
+    main()

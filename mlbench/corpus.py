@@ -1,0 +1,182 @@
+"""The training corpus: what a method may see of it, what it lacks, and what must leave it before training.
+
+A JSONL corpus has one object per line: `id`, `language`, `prompt`, `harmful` and, where they exist, `chosen`,
+`rejected`, `cluster`. Rows with the same `id` are translations of each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from mlbench.core import Corpus, Example, Language, Need, Prompt
+from mlbench.errors import DataError, NeedsError, Where, nearest
+
+COLUMNS = ("id", "language", "prompt", "harmful", "chosen", "rejected", "cluster")
+REQUIRED = ("id", "language", "prompt")
+
+
+def empty(pivot: Language) -> Corpus:
+    """Return the corpus of a shootout that trains nothing."""
+    return Corpus(pivot=pivot, languages=(pivot,), examples=())
+
+
+def view(corpus: Corpus, needs: Iterable[Need]) -> Corpus:
+    """Return only what the needs name: a method cannot read what it did not declare."""
+    needs = frozenset(needs)
+    rows = tuple(row for row in (_visible(row, corpus.pivot, needs) for row in corpus.examples) if row is not None)
+    return replace(corpus, examples=rows)
+
+
+def _visible(row: Example, pivot: Language, needs: frozenset[Need]) -> Example | None:
+    if not row.harmful and "benign_prompts" not in needs:
+        return None
+    answers: Need = "pivot_preferences" if row.language == pivot else "target_preferences"
+    if answers in needs:
+        return row
+    if "parallel_prompts" in needs or row.language == pivot:
+        return replace(row, chosen=None, rejected=None)
+    return None
+
+
+def lacks(corpus: Corpus, needs: Iterable[Need]) -> list[str]:
+    """Return one sentence per need that the corpus cannot meet; an empty list means that it meets all."""
+    pivot = [row for row in corpus.examples if row.language == corpus.pivot]
+    targets = [row for row in corpus.examples if row.language != corpus.pivot]
+    met = {
+        "pivot_preferences": any(row.chosen and row.rejected for row in pivot),
+        "parallel_prompts": bool(targets),
+        "target_preferences": any(row.chosen and row.rejected for row in targets),
+        "benign_prompts": any(not row.harmful for row in corpus.examples),
+    }
+    reasons = {
+        "pivot_preferences": f"no chosen and rejected answers in the pivot language {corpus.pivot!r}",
+        "parallel_prompts": f"no prompts in any language but {corpus.pivot!r}",
+        "target_preferences": f"no chosen and rejected answers in any language but {corpus.pivot!r}",
+        "benign_prompts": "no benign rows (harmful: false)",
+    }
+    return [f"{need}: {reasons[need]}" for need in sorted(needs) if not met[need]]
+
+
+def require(corpus: Corpus, needs: Iterable[Need], method: str, where: Where | None = None) -> None:
+    """Refuse a method whose needs the corpus cannot meet.
+
+    Raises:
+        NeedsError: Names the method and each need that is not met.
+    """
+    missing = lacks(corpus, needs)
+    if missing:
+        hint = "give the shootout a corpus that has them (key `corpus`), or drop the method"
+        raise NeedsError(
+            f"method {method!r} needs what the corpus does not have: {'; '.join(missing)}", where=where, hint=hint
+        )
+
+
+def restrict(corpus: Corpus, pivot: Language, languages: Sequence[Language]) -> Corpus:
+    """Return the corpus in the shootout's training languages only, the pivot first."""
+    wanted = (pivot, *[language for language in languages if language != pivot])
+    rows = tuple(row for row in corpus.examples if row.language in wanted)
+    present = {row.language for row in rows}
+    return Corpus(
+        pivot=pivot, languages=tuple(code for code in wanted if code in present or code == pivot), examples=rows
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cleaned:
+    """A corpus without the rows that the evaluation also asks.
+
+    Attributes:
+        overlaps: Task name -> ids of corpus rows found in it.
+    """
+
+    corpus: Corpus
+    overlaps: dict[str, tuple[str, ...]]
+
+
+def decontaminate(corpus: Corpus, tasks: dict[str, Iterable[Prompt]]) -> Cleaned:
+    """Remove every source prompt of which any translation occurs (normalised) in an evaluation task."""
+    ids_by_text: dict[str, set[str]] = {}
+    for row in corpus.examples:
+        ids_by_text.setdefault(normalise(row.prompt), set()).add(row.id)
+    overlaps: dict[str, tuple[str, ...]] = {}
+    for task, prompts in tasks.items():
+        found = {id for prompt in prompts for id in ids_by_text.get(normalise(prompt.text), ())}
+        if found:
+            overlaps[task] = tuple(sorted(found))
+    dropped = {id for ids in overlaps.values() for id in ids}
+    kept = tuple(row for row in corpus.examples if row.id not in dropped)
+    return Cleaned(corpus=replace(corpus, examples=kept), overlaps=overlaps)
+
+
+def normalise(text: str) -> str:
+    """Return the text case-folded, without punctuation and repeated spaces, for comparisons only."""
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+
+
+def digest(corpus: Corpus) -> str:
+    """Return the content hash of a corpus."""
+    sha = hashlib.sha256(json.dumps([corpus.pivot, corpus.languages]).encode())
+    for row in corpus.examples:
+        sha.update(json.dumps(asdict(row), sort_keys=True, ensure_ascii=False).encode())
+    return sha.hexdigest()[:16]
+
+
+def write_jsonl(corpus: Corpus, path: Path) -> None:
+    """Write a corpus in the form that `read_jsonl` reads."""
+    lines = (json.dumps(asdict(row), ensure_ascii=False, sort_keys=True) for row in corpus.examples)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def read_jsonl(path: Path, pivot: Language) -> Corpus:
+    """Return the corpus in a JSONL file.
+
+    Raises:
+        DataError: The file is missing, not UTF-8, or a line is malformed or repeats an (id, language).
+    """
+    if not path.is_file():
+        raise DataError(f"corpus file {str(path)!r} does not exist")
+    rows: dict[tuple[str, str], Example] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"corpus file {str(path)!r} is not UTF-8: byte {error.start}") from error
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            row = _example(line, Where(file=str(path), line=number))
+            if (row.id, row.language) in rows:
+                raise DataError(
+                    f"id {row.id!r} occurs twice in {row.language!r}", where=Where(file=str(path), line=number)
+                )
+            rows[row.id, row.language] = row
+    languages = tuple(dict.fromkeys([pivot, *(row.language for row in rows.values())]))
+    return Corpus(pivot=pivot, languages=languages, examples=tuple(rows.values()))
+
+
+def _example(line: str, where: Where) -> Example:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not a JSON object: {error.msg}", where=where) from error
+    if not isinstance(row, dict):
+        raise DataError("not a JSON object", where=where)
+    for key in REQUIRED:
+        if not row.get(key):
+            raise DataError(f"column {key!r} is missing or empty", where=where, allowed=COLUMNS)
+    for key in row:
+        if key not in COLUMNS:
+            raise DataError(f"unknown column {key!r}", where=where, allowed=COLUMNS, hint=nearest(key, COLUMNS))
+    return Example(
+        id=str(row["id"]),
+        cluster=str(row.get("cluster") or row["id"]),
+        language=row["language"],
+        prompt=row["prompt"],
+        harmful=bool(row.get("harmful", True)),
+        chosen=row.get("chosen") or None,
+        rejected=row.get("rejected") or None,
+    )

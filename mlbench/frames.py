@@ -1,0 +1,118 @@
+"""A run folder as two tables: one row per judged answer, one row per planned job."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mlbench.errors import DataError
+from mlbench.store import Store
+
+COSTS = ("peak_memory_mb", "trainable_parameters", "total_parameters", "steps", "tokens", "prompts", "answers")
+FACTS = (*COSTS, "weight_change", "loads", "truncated")
+PLACE = ("method", "model", "seed", "task", "language")
+
+
+def read_plan(root: Path) -> dict[str, Any]:
+    """Return the plan of a run folder.
+
+    Raises:
+        DataError: The folder holds no plan.
+    """
+    path = root / "plan.json"
+    if not path.is_file():
+        raise DataError(f"{str(root)!r} is not a run folder: it has no plan.json", hint="mlbench run writes one")
+    plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return plan
+
+
+def jobs(plan: Mapping[str, Any], store: Store) -> pd.DataFrame:
+    """Return one row per cell and job; a job that several cells share appears once for each."""
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for cell in plan["cells"]:
+        whole = {"method": cell["method"], "model": cell["model"], "seed": cell["seed"], "task": "", "language": ""}
+        for key in cell["chain"]:
+            rows.setdefault((key, *whole.values()), whole | {"kind": "align", "key": key})
+        place = {name: cell[name] for name in PLACE}
+        for kind in ("answer", "judge"):
+            key = cell[f"{kind}_key"]
+            rows.setdefault((key, *place.values()), place | {"kind": kind, "key": key})
+    states = {key: _state(key, plan, store) for key in plan["jobs"]}
+    return pd.DataFrame([row | states[row["key"]] for row in rows.values()])
+
+
+def _state(key: str, plan: Mapping[str, Any], store: Store) -> dict[str, Any]:
+    status = store.status(key)
+    if status is None:
+        state = "skipped" if _ancestor_failed(key, plan, store) else "missing"
+        return {"status": state, "error_type": "", "error": "", "log": "", "seconds": 0.0} | dict.fromkeys(FACTS)
+    failed = status.state == "failed"
+    return {
+        "status": status.state,
+        "error_type": status.error_type,
+        "error": status.error,
+        "log": str(store.folder(key) / "log.txt") if failed else "",
+        "seconds": status.facts.get("align_seconds", status.seconds),
+        **{name: status.facts.get(name) for name in FACTS},
+    }
+
+
+def _ancestor_failed(key: str, plan: Mapping[str, Any], store: Store) -> bool:
+    for before in plan["jobs"][key]["after"]:
+        status = store.status(before)
+        if (status and status.state == "failed") or _ancestor_failed(before, plan, store):
+            return True
+    return False
+
+
+def verdicts(plan: Mapping[str, Any], store: Store) -> pd.DataFrame:
+    """Return one row per judged answer of every finished cell."""
+    clusters: dict[str, dict[str, tuple[str, float | None]]] = {}
+    parts = []
+    for cell in plan["cells"]:
+        if not (store.is_done(cell["answer_key"]) and store.is_done(cell["judge_key"])):
+            continue
+        prompts_key = plan["jobs"][cell["judge_key"]]["spec"]["prompts"]
+        if prompts_key not in clusters:
+            clusters[prompts_key] = {
+                prompt.id: (prompt.cluster, 1 / len(prompt.choices) if prompt.choices else None)
+                for prompt in store.prompts(prompts_key)
+            }
+        parts.append(_cell_rows(cell, store, clusters[prompts_key], partial=plan["partial"]))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _cell_rows(
+    cell: Mapping[str, Any], store: Store, prompts: Mapping[str, tuple[str, float | None]], *, partial: bool
+) -> pd.DataFrame:
+    judged = pd.DataFrame(store.verdicts(cell["judge_key"])).rename(columns={"language": "answer_language"})
+    answered = pd.read_parquet(store.folder(cell["answer_key"]) / "answers.parquet")
+    frame = judged.drop(columns="raw").merge(
+        answered[["prompt_id", "truncated"]].assign(answer_hash=_hashes(answered)), on="prompt_id", validate="1:1"
+    )
+    frame["cluster"] = [prompts[id][0] for id in frame["prompt_id"]]
+    frame["chance"] = pd.Series([prompts[id][1] for id in frame["prompt_id"]], dtype="Float64")
+    frame["correct"] = frame["correct"].astype("boolean")
+    frame["answer_language"] = frame["answer_language"].astype("string")
+    same = ("method", "model", "seed", "task", "kind", "language", "tier", "trained", "judge")
+    return frame.assign(**{name: cell[name] for name in same}, partial=partial)
+
+
+def _hashes(answers: pd.DataFrame) -> list[str]:
+    rows = zip(answers["text"], answers["choice"], strict=True)
+    return [hashlib.sha256(f"{text}\0{choice}".encode()).hexdigest()[:16] for text, choice in rows]
+
+
+def curves(plan: Mapping[str, Any], store: Store) -> dict[str, list[dict[str, float]]]:
+    """Return the training curve of every finished align job."""
+    found = {}
+    for key, job in plan["jobs"].items():
+        path = store.folder(key) / "curve.json"
+        if job["kind"] == "align" and path.is_file():
+            found[key] = json.loads(path.read_text())
+    return found

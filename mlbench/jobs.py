@@ -1,0 +1,168 @@
+"""The three kinds of work as functions of plain data: no Ray, no MLflow, no run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mlbench import plugins
+from mlbench.core import Answer, Checkpoint, Corpus, Example, Prompt, Training, Verdict
+from mlbench.errors import JobError, PluginError
+
+Report = Callable[..., None]
+"""report(stage, done, total, **values): progress that somebody may watch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aligned:
+    """Result of an align job: the checkpoint, what it cost, and the training curve."""
+
+    checkpoint: Checkpoint
+    facts: dict[str, Any]
+    curve: list[dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignRun:
+    """The `core.Run` that a method gets."""
+
+    seed: int
+    folder: Path
+    training: Training
+    report: Report
+    curve: list[dict[str, float]] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, set[tuple[str, str]]] = field(default_factory=lambda: {"prompts": set(), "answers": set()})
+
+    def log(self, step: int, total: int, **values: float) -> None:
+        """Record one point of the training curve.
+
+        Raises:
+            JobError: A value is not finite; a training that diverged must not become a result.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise JobError(f"{name} is {value} at step {step} of {total}: the training diverged")
+        self.curve.append({"step": step, **values})
+        self.report("training", step, total, **values)
+
+    def consume(self, rows: Iterable[Example], *, answers: bool) -> None:
+        """Count the rows read, and their answers, by language."""
+        for row in rows:
+            self.seen["prompts"].add((row.language, row.id))
+            if answers:
+                self.seen["answers"].add((row.language, row.id))
+
+    def record(self, **facts: float | str) -> None:
+        """Record further facts."""
+        self.facts.update(facts)
+
+
+def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, folder: Path, report: Report) -> Aligned:
+    """Return the checkpoint that a method makes of `start`.
+
+    Training that does not fit into memory is tried again with half the micro-batch; the optimiser step stays the same.
+    """
+    method = _method(spec)
+    training = Training(**(spec["training"] or {}))
+    for micro_batch in _halvings(spec["micro_batch"] or training.batch_size):
+        run = AlignRun(
+            seed=spec["seed"],
+            folder=folder,
+            training=Training(**asdict(training) | {"micro_batch": micro_batch}),
+            report=report,
+        )
+        started = time.monotonic()
+        try:
+            checkpoint = method.align(start, corpus, run)
+        except (MemoryError, RuntimeError) as error:
+            if micro_batch == 1 or not _out_of_memory(error):
+                raise
+            _empty(folder)
+            continue
+        counts = {name: _by_language(pairs) for name, pairs in run.seen.items()}
+        facts = {"micro_batch": micro_batch, "align_seconds": time.monotonic() - started, **run.facts, **counts}
+        return Aligned(checkpoint=checkpoint, facts=facts, curve=run.curve)
+    raise AssertionError("unreachable: the last halving either returns or raises")
+
+
+def _method(spec: Mapping[str, Any]) -> Any:
+    if spec["plugin_file"]:
+        plugins.add_file("method", Path(spec["plugin_file"]))
+    return plugins.load("method", spec["method"])(**spec["fields"])
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError is a RuntimeError; named by its class so that nothing here imports torch.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+def _halvings(size: int) -> Iterator[int]:
+    while size > 1:
+        yield size
+        size //= 2
+    yield 1
+
+
+def _by_language(pairs: set[tuple[str, str]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for language, _ in sorted(pairs):
+        counts[language] = counts.get(language, 0) + 1
+    return counts
+
+
+def answer(spec: Mapping[str, Any], checkpoint: Checkpoint, prompts: Sequence[Prompt], report: Report) -> list[Answer]:
+    """Return one answer per prompt, in order: written greedily, or the likeliest choice where there are choices."""
+    from mlbench import models
+
+    def show(done: int, total: int) -> None:
+        report("answering", done, total)
+
+    loaded = _loaded(json.dumps(asdict(checkpoint), sort_keys=True))
+    if prompts[0].choices:
+        return models.choose(loaded, prompts, batch_size=spec["batch_size"], progress=show)
+    return models.generate(
+        loaded, prompts, max_new_tokens=spec["max_new_tokens"], batch_size=spec["batch_size"], progress=show
+    )
+
+
+@lru_cache(maxsize=1)
+def _loaded(checkpoint: str) -> Any:
+    """Keep the last checkpoint in memory: the jobs of one checkpoint come one after the other."""
+    from mlbench import models
+
+    fields = json.loads(checkpoint)
+    return models.load(Checkpoint(**fields | {"adapters": tuple(fields["adapters"])}))
+
+
+def loads() -> int:
+    """Return how many checkpoints this process has loaded for answering."""
+    return _loaded.cache_info().misses
+
+
+def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) -> list[Verdict]:
+    """Return one verdict per answer, in order.
+
+    Raises:
+        PluginError: The judge did not return one verdict per answer.
+    """
+    if spec["plugin_file"]:
+        plugins.add_file("judge", Path(spec["plugin_file"]))
+    verdicts = list(plugins.load("judge", spec["judge"])(**spec["fields"]).grade(answers))
+    if len(verdicts) != len(answers):
+        raise PluginError(f"judge {spec['judge']!r} gave {len(verdicts)} verdicts for {len(answers)} answers")
+    report("judging", len(answers), len(answers))
+    return verdicts

@@ -1,0 +1,236 @@
+"""Load a checkpoint and ask it: chat template, batched generation, log-likelihood of choices.
+
+Only safetensors are read and no remote code is run. Greedy decoding is the default everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mlbench.core import Answer, Checkpoint, Language, Prompt
+from mlbench.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A checkpoint in memory, adapters merged, in evaluation mode."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    checkpoint: Checkpoint
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters lie."""
+        return next(self.model.parameters()).device
+
+
+def load(checkpoint: Checkpoint, device: str | None = None) -> Loaded:
+    """Return a fresh copy of a checkpoint, its adapters merged in order.
+
+    Args:
+        checkpoint: What to load.
+        device: "cpu", "cuda", ...; None takes the GPU where there is one.
+
+    Raises:
+        DataError: The folder is missing, has only pickled weights, or has no chat template.
+    """
+    refuse_pickles(checkpoint.base)
+    revision = checkpoint.revision or None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.base, revision=revision, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(
+            checkpoint.base, revision=revision, dtype=getattr(torch, checkpoint.dtype), use_safetensors=True
+        )
+    except OSError as error:
+        raise DataError(f"cannot load the model {checkpoint.base!r}: {str(error).splitlines()[0]}") from error
+    if tokenizer.chat_template is None:
+        raise DataError(
+            f"the tokenizer of {checkpoint.base!r} has no chat template",
+            hint="mlbench asks every model through its chat template; save one with the tokenizer",
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    for adapter in checkpoint.adapters:
+        model = _merge(model, adapter)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Loaded(model=model.to(device).eval(), tokenizer=tokenizer, checkpoint=checkpoint)
+
+
+def _merge(model: Any, adapter: str) -> Any:
+    from peft import PeftModel
+
+    refuse_pickles(adapter)
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+
+
+def refuse_pickles(folder: str) -> None:
+    """Refuse a local folder that holds pickled weights but no safetensors.
+
+    Raises:
+        DataError: Loading a pickle would run whatever code is inside it.
+    """
+    path = Path(folder)
+    if path.is_dir() and any(path.glob("*.bin")) and not any(path.glob("*.safetensors")):
+        raise DataError(
+            f"{folder} holds only pickled weights (*.bin), which can run code when they are loaded",
+            hint="convert them once with transformers: model.save_pretrained(folder)",
+        )
+
+
+def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Loaded:
+    """Return an in-memory model in the form the functions below take."""
+    return Loaded(model=model, tokenizer=tokenizer, checkpoint=Checkpoint(base=""))
+
+
+def render(loaded: Loaded, text: str, language: Language) -> str:
+    """Return the user turn in the chat template, with the checkpoint's system prompt and the generation prefix."""
+    prompts = loaded.checkpoint.system_prompts
+    system = prompts.get(language, prompts.get("*"))
+    turns = [{"role": "system", "content": system}] if system else []
+    turns.append({"role": "user", "content": text})
+    rendered = loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    assert isinstance(rendered, str)
+    return rendered
+
+
+@torch.inference_mode()
+def generate(
+    loaded: Loaded,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int = 256,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> list[Answer]:
+    """Return one greedy answer per prompt, in the order of the prompts.
+
+    Prompts are batched by length with left padding. A batch that does not fit into memory is halved.
+    """
+    rows = [_tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
+    was_training = loaded.model.training
+    loaded.model.eval()
+    answers: dict[int, Answer] = {}
+    for batch in _batches(rows, batch_size, lambda part: _generate(loaded, [rows[i] for i in part], max_new_tokens)):
+        for index, new in zip(batch.indices, batch.output, strict=True):
+            answers[index] = _answer(loaded, prompts[index], new, max_new_tokens)
+        if progress:
+            progress(len(answers), len(prompts))
+    loaded.model.train(was_training)
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _answer(loaded: Loaded, prompt: Prompt, new: list[int], max_new_tokens: int) -> Answer:
+    stops = _stop_tokens(loaded)
+    end = next((at for at, token in enumerate(new) if token in stops), None)
+    tokens = new if end is None else new[:end]
+    text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+    assert isinstance(text, str)
+    return Answer(
+        prompt=prompt, text=text.strip(), tokens=len(tokens), truncated=end is None and len(new) >= max_new_tokens
+    )
+
+
+def _stop_tokens(loaded: Loaded) -> set[int]:
+    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
+    stops = configured if isinstance(configured, list) else [configured]
+    return {token for token in [*stops, loaded.tokenizer.eos_token_id] if token is not None}
+
+
+def _generate(loaded: Loaded, rows: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+    pad = loaded.tokenizer.pad_token_id
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=loaded.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=loaded.device)
+    output = loaded.model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=pad,
+        eos_token_id=sorted(_stop_tokens(loaded)),
+    )
+    new: list[list[int]] = output[:, width:].tolist()
+    return new
+
+
+@torch.inference_mode()
+def choose(
+    loaded: Loaded, prompts: Sequence[Prompt], *, batch_size: int = 32, progress: Progress | None = None
+) -> list[Answer]:
+    """Return the likeliest of each prompt's choices: the largest sum of token log-probabilities after the prompt."""
+    questions = [_tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
+    rows, starts, owners = [], [], []
+    for owner, prompt in enumerate(prompts):
+        for choice in prompt.choices:
+            option = loaded.tokenizer(choice, add_special_tokens=False)["input_ids"]
+            rows.append(questions[owner] + list(option))
+            starts.append(len(questions[owner]))
+            owners.append(owner)
+    scores: dict[int, float] = {}
+    work = lambda part: _log_likelihoods(loaded, [rows[i] for i in part], [starts[i] for i in part])  # noqa: E731
+    for batch in _batches(rows, batch_size, work):
+        scores.update(zip(batch.indices, batch.output, strict=True))
+        if progress:
+            progress(len(scores), len(rows))
+    by_prompt: list[list[float]] = [[] for _ in prompts]
+    for index, owner in enumerate(owners):
+        by_prompt[owner].append(scores[index])
+    return [_chosen(prompt, values) for prompt, values in zip(prompts, by_prompt, strict=True)]
+
+
+def _chosen(prompt: Prompt, scores: list[float]) -> Answer:
+    best = max(range(len(scores)), key=scores.__getitem__)
+    return Answer(prompt=prompt, text=prompt.choices[best], choice=best)
+
+
+def _log_likelihoods(loaded: Loaded, rows: list[list[int]], starts: list[int]) -> list[float]:
+    width = max(map(len, rows))
+    pad = loaded.tokenizer.pad_token_id
+    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=loaded.device)
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=loaded.device)
+    logits = loaded.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+    each = logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+    return [
+        each[i, start - 1 : len(row) - 1].sum().item() for i, (row, start) in enumerate(zip(rows, starts, strict=True))
+    ]
+
+
+def _tokens(loaded: Loaded, rendered: str) -> list[int]:
+    # The chat template has already written the special tokens.
+    return list(loaded.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+
+
+@dataclass(frozen=True)
+class _Batch:
+    indices: list[int]
+    output: list[Any]
+
+
+def _batches(rows: Sequence[list[int]], size: int, work: Callable[[list[int]], list[Any]]) -> Iterator[_Batch]:
+    """Yield the work over batches of similar length, longest first, so that memory fails early rather than late."""
+    order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
+    at = 0
+    while at < len(order):
+        part = order[at : at + size]
+        try:
+            output = work(part)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            torch.cuda.empty_cache()
+            size = max(1, size // 2)
+            continue
+        yield _Batch(part, output)
+        at += len(part)

@@ -1,0 +1,206 @@
+"""A shootout: one YAML file that says which methods meet which models, languages, tasks and seeds.
+
+Smallest example:
+
+    name: first
+    models: [organism:small]
+    methods: [none, sft, mlc]
+    tasks: [organism_harm, organism_benign]
+    unseen: [u1]
+    baseline: sft
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from mlbench.core import Language, Training
+from mlbench.errors import ConfigError, nearest
+from mlbench.yamlfile import Document, Location, read, validate
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
+
+
+class Entry(BaseModel):
+    """Settings refuse keys they do not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ModelEntry(Entry):
+    """A base model: `organism:small`, a local folder, or a hub id with the commit to use."""
+
+    source: Annotated[str, Field(min_length=1)]
+    name: str = ""
+    revision: str = ""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class Link(Entry):
+    """One method of a chain with its own fields."""
+
+    method: Annotated[str, Field(min_length=1)]
+    fields: dict[str, Any] = Field(default={}, alias="with")
+
+
+def _links(value: Any) -> Any:
+    items = value if isinstance(value, list) else [value]
+    return [{"method": item} if isinstance(item, str) else item for item in items]
+
+
+class MethodEntry(Entry):
+    """A method, or a chain of methods each starting from the checkpoint of the one before it."""
+
+    use: Annotated[list[Link], BeforeValidator(_links), Field(min_length=1)]
+    name: Name | None = None
+    fields: dict[str, Any] = Field(default={}, alias="with")
+    training: dict[str, Any] = {}
+
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        return self.name or "+".join(link.method for link in self.use)
+
+
+class TaskEntry(Entry):
+    """An evaluation task with its fields; `judge` overrides the task's own judge."""
+
+    use: Annotated[str, Field(min_length=1)]
+    name: Name | None = None
+    fields: dict[str, Any] = Field(default={}, alias="with")
+    judge: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How tables call it."""
+        return self.name or self.use
+
+
+class Generation(Entry):
+    """How answers are written; greedy decoding. `batch_size` is recorded but is no part of the job key."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 256
+    batch_size: Annotated[int, Field(ge=1)] = 64
+
+
+class Statistics(Entry):
+    """Significance level, resamples of bootstrap and permutation tests, and their seed."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    resamples: Annotated[int, Field(ge=100)] = 10_000
+    seed: Annotated[int, Field(ge=0)] = 0
+    planned_sd: Annotated[float, Field(gt=0, le=1)] = 0.25
+
+
+class Schedule(Entry):
+    """What one job gets, and what happens when it fails.
+
+    fail_on_error: false = the grid always goes on; true = stop at the first failure; a number below 1 = stop
+    above that share of failed jobs; a whole number = stop above that many.
+    """
+
+    cpus: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[float, Field(ge=0)] = 0
+    retries: Annotated[int, Field(ge=0)] = 2
+    timeout_minutes: Annotated[float, Field(gt=0)] | None = None
+    fail_on_error: bool | Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, lt=1)] = False
+
+
+class Tracking(Entry):
+    """The MLflow mirror. `uri` empty = a sqlite file beside the run folder."""
+
+    enabled: bool = True
+    uri: str = ""
+
+
+def _named(key: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
+class Shootout(Entry):
+    """A validated shootout file."""
+
+    name: Name
+    title: str = ""
+    models: Annotated[list[Annotated[ModelEntry, _named("source")]], Field(min_length=1)]
+    methods: Annotated[list[Annotated[MethodEntry, _named("use")]], Field(min_length=1)]
+    tasks: Annotated[list[Annotated[TaskEntry, _named("use")]], Field(min_length=1)]
+    pivot: Language = "en"
+    languages: Annotated[list[Language], Field(min_length=1)] | None = None
+    unseen: list[Language] = []
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    baseline: str | None = None
+    corpus: str | None = None
+    training: Training = Training()
+    generation: Generation = Generation()
+    statistics: Statistics = Statistics()
+    schedule: Schedule = Schedule()
+    tracking: Tracking = Tracking()
+    plugins: list[str] = []
+    limit: Annotated[int, Field(ge=1)] | None = None
+    out: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A shootout with the document it came from, so that later errors can name file and line."""
+
+    settings: Shootout
+    document: Document
+
+    def error(self, message: str, at: Location, *, options: Sequence[str] = (), name: str = "") -> ConfigError:
+        """Return the error for a value of the file, with the nearest of `options` to `name`."""
+        return ConfigError(message, where=self.document.where(at), allowed=options, hint=nearest(name, options))
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Return the validated shootout in a YAML file.
+
+    Raises:
+        ConfigError: Says what is wrong, where, what is allowed and the nearest valid name.
+    """
+    document = read(path, overrides)
+    shootout = Loaded(settings=validate(Shootout, document.data, document), document=document)
+    _refuse_duplicates(shootout)
+    _check_names(shootout)
+    return shootout
+
+
+def _refuse_duplicates(shootout: Loaded) -> None:
+    settings = shootout.settings
+    lists: dict[str, list[Any]] = {
+        "methods": [entry.label for entry in settings.methods],
+        "tasks": [entry.label for entry in settings.tasks],
+        "models": [entry.name or entry.source for entry in settings.models],
+        "languages": settings.languages or [],
+        "unseen": settings.unseen,
+        "seeds": settings.seeds,
+    }
+    for key, items in lists.items():
+        for index, item in enumerate(items):
+            if item in items[:index]:
+                hint = "; give one of them another `name`" if key in ("methods", "tasks", "models") else ""
+                raise shootout.error(f"{item!r} occurs twice{hint}", (key, index))
+
+
+def _check_names(shootout: Loaded) -> None:
+    settings = shootout.settings
+    labels = [entry.label for entry in settings.methods]
+    if settings.baseline is not None and settings.baseline not in labels:
+        message = f"the baseline {settings.baseline!r} is not among the methods"
+        raise shootout.error(message, ("baseline",), options=labels, name=settings.baseline)
+    for index, code in enumerate(settings.unseen):
+        if code == settings.pivot:
+            raise shootout.error(f"{code!r} is the pivot, so it cannot be unseen", ("unseen", index))
+        if code in (settings.languages or []):
+            message = f"{code!r} is among `languages` too; a language is either trained on or unseen"
+            raise shootout.error(message, ("unseen", index))
+    for index, entry in enumerate(settings.methods):
+        if entry.fields and len(entry.use) > 1:
+            message = "`with` is ambiguous for a chain; write use: [{method: ..., with: {...}}, ...]"
+            raise shootout.error(message, ("methods", index, "with"))

@@ -1,0 +1,132 @@
+"""What several methods train with: the choice of rows, supervised fine-tuning, and preference optimisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from mlbench import fit
+from mlbench.core import Checkpoint, Corpus, Example, Run
+from mlbench.errors import ConfigError, DataError
+from mlbench.models import Loaded
+from mlbench.side import Side, SideLoss
+
+MakeSide = Callable[[Loaded], Side]
+
+
+def preferences(corpus: Corpus, languages: str | Sequence[str], *, benign: bool, rejected: bool) -> tuple[Example, ...]:
+    """Return the rows with answers, in corpus order.
+
+    Args:
+        corpus: What the method may see.
+        languages: "pivot", "all", or language codes.
+        benign: Whether harmless rows count as well.
+        rejected: Whether a row needs a rejected answer besides the chosen one.
+
+    Raises:
+        ConfigError: A language is not one of the corpus.
+        DataError: A language has no such row.
+    """
+    found: list[Example] = []
+    for language in _codes(corpus, languages):
+        rows = [row for row in corpus.rows(language) if row.chosen and (row.rejected or not rejected)]
+        rows = [row for row in rows if benign or row.harmful]
+        if not rows:
+            raise DataError(f"the corpus has no answers to train on in {language!r}")
+        found += rows
+    return tuple(found)
+
+
+def _codes(corpus: Corpus, languages: str | Sequence[str]) -> tuple[str, ...]:
+    if languages == "pivot":
+        return (corpus.pivot,)
+    if languages == "all":
+        return corpus.languages
+    codes = (languages,) if isinstance(languages, str) else tuple(languages)
+    for code in codes:
+        if code not in corpus.languages:
+            raise ConfigError(f"language {code!r} is not in the training corpus", allowed=corpus.languages)
+    return codes
+
+
+def sft(start: Checkpoint, rows: Sequence[Example], run: Run, *, side: MakeSide | None = None) -> Checkpoint:
+    """Return the start model fine-tuned on the chosen answers; the loss covers the answers and their end only."""
+    plan = fit.lay_out([replace(row, rejected=None) for row in rows], run)
+    with fit.quiet():
+        loaded = fit.fresh(start, plan.rows, run)
+    table = [{"prompt": fit.turns(start, row), "completion": fit.answer(row.chosen)} for row in plan.rows]
+    config = SFTConfig(
+        **fit.settings(start, run), max_length=None, packing=False, padding_free=False, completion_only_loss=True
+    )
+    with fit.quiet():
+        trainer = _SFT(
+            model=loaded.model,
+            args=config,
+            train_dataset=Dataset.from_list(table),
+            processing_class=loaded.tokenizer,
+            peft_config=fit.adapter(run.training),
+        )
+        trainer.attach(side(loaded) if side else None)
+        return fit.finish(trainer, plan, start, run)
+
+
+def dpo(
+    start: Checkpoint,
+    rows: Sequence[Example],
+    run: Run,
+    *,
+    beta: float = 0.1,
+    sft_weight: float = 0.0,
+    side: MakeSide | None = None,
+) -> Checkpoint:
+    """Return the start model after direct preference optimisation, the start model being the reference.
+
+    Args:
+        start: The start and the reference model.
+        rows: Rows with chosen and rejected answers.
+        run: Budget, seed and folder.
+        beta: Strength of the pull towards the reference.
+        sft_weight: Weight of the mean negative log-likelihood per token of the chosen answers.
+        side: Makes the loss to be added, given the start model.
+
+    References:
+        Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290.
+    """
+    plan = fit.lay_out(rows, run)
+    with fit.quiet():
+        loaded = fit.fresh(start, plan.rows, run)
+    table = [
+        {"prompt": fit.turns(start, row), "chosen": fit.answer(row.chosen), "rejected": fit.answer(row.rejected)}
+        for row in plan.rows
+    ]
+    config = DPOConfig(
+        **fit.settings(start, run),
+        max_length=None,
+        beta=beta,
+        loss_type=["sigmoid", "sft"] if sft_weight else ["sigmoid"],
+        loss_weights=[1.0, sft_weight] if sft_weight else [1.0],
+        # Otherwise the reference is read from the path in the model's config, which knows nothing of merged adapters.
+        precompute_ref_log_probs=True,
+        disable_dropout=True,
+    )
+    with fit.quiet():
+        trainer = _DPO(
+            model=loaded.model,
+            args=config,
+            train_dataset=Dataset.from_list(table),
+            processing_class=loaded.tokenizer,
+            peft_config=fit.adapter(run.training),
+        )
+        trainer.attach(side(loaded) if side else None)
+        return fit.finish(trainer, plan, start, run)
+
+
+class _SFT(SideLoss, SFTTrainer):  # type: ignore[misc]
+    pass
+
+
+class _DPO(SideLoss, DPOTrainer):  # type: ignore[misc]
+    pass

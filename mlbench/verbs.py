@@ -1,0 +1,322 @@
+"""What the command line can do, as functions: `mlbench.run("shootout.yaml")` and its siblings."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlbench import __version__, plan, shootout
+from mlbench.errors import ConfigError, UserError, Where
+from mlbench.store import Store, write_json
+
+if TYPE_CHECKING:
+    from mlbench.results import Results
+
+DEMO = Path(__file__).parent / "shootouts" / "demo.yaml"
+PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "ray", "mlflow", "scipy", "numpy", "pandas")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run leaves behind.
+
+    Attributes:
+        exit_code: 0 when every job is done, 1 when some failed.
+        ran: Jobs that ran now; the others were there already.
+    """
+
+    folder: Path
+    report: Mapping[str, Path]
+    results: Results | None
+    ran: int
+    failed: int
+    exit_code: int
+
+
+def make_plan(path: str | Path, overrides: Sequence[str] = ()) -> plan.Plan:
+    """Return the plan of a shootout file; nothing is started.
+
+    Raises:
+        UserError: Something in the file is wrong.
+    """
+    return plan.make(shootout.load(Path(path), overrides))
+
+
+def folder_of(made: plan.Plan) -> Path:
+    """Return the run folder of a plan: `out`, or reports/<name> in the current folder."""
+    settings = made.shootout.settings
+    return Path(settings.out or Path("reports") / settings.name).expanduser()
+
+
+def run(
+    path: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    inline: bool = False,
+    ray_address: str | None = None,
+) -> Outcome:
+    """Run what is missing of a shootout, then mirror, test and report everything there is.
+
+    Args:
+        path: The shootout file.
+        overrides: `key=value` settings that win over the file.
+        inline: Run the same jobs in this process instead of on Ray.
+        ray_address: A cluster to use, e.g. "auto" or "ray://host:10001"; by default Ray starts on this machine.
+
+    Raises:
+        UserError: Something in the file is wrong; nothing was started.
+    """
+    from mlbench import schedule, sources, view
+
+    made = make_plan(path, overrides)
+    root = folder_of(made)
+    _refuse_foreign(root, made.shootout.settings.name)
+    store = Store(root)
+    with _locked(root):
+        _write_plan(made, store)
+        store.clean()
+        todo = sum(not store.is_done(key) for key in made.jobs)
+        if todo:
+            for model in made.models:
+                with view.StageBar(f"building {model.name}") as bar:
+                    sources.fetch(model, bar)
+            settings = schedule.Settings(**made.shootout.settings.schedule.model_dump())
+            backend = schedule.Inline() if inline else schedule.RayBackend(settings, ray_address)
+            with view.GridView(made.jobs, store) as watch, contextlib.closing(backend):
+                schedule.Grid(made.jobs, store, settings, watch.ended).run(backend)
+        return _conclude(store, todo)
+
+
+def _conclude(store: Store, ran: int) -> Outcome:
+    """Compute and write whatever the finished jobs allow."""
+    from mlbench import frames
+
+    data = frames.read_plan(store.root)
+    table = frames.jobs(data, store)
+    failed = int(table.drop_duplicates("key")["status"].ne("done").sum())
+    written, results = write_report(store.root)
+    if results is not None and data["tracking"]["enabled"]:
+        _track(store, data, results, written)
+    return Outcome(
+        folder=store.root, report=written, results=results, ran=ran, failed=failed, exit_code=1 if failed else 0
+    )
+
+
+def _track(store: Store, data: Mapping[str, Any], results: Results, written: Mapping[str, Path]) -> None:
+    """Mirror to MLflow, unless nothing changed since it was mirrored."""
+    from mlbench import frames, track
+
+    marker = store.root / "tracked.json"
+    now = {"uri": data["tracking"]["uri"], "done": sorted(key for key in data["jobs"] if store.is_done(key))}
+    if marker.is_file() and json.loads(marker.read_text()) == now:
+        return
+    try:
+        track.mirror(
+            store.root, data, results, frames.curves(data, store), uri=data["tracking"]["uri"], artifacts=written
+        )
+    except Exception as error:  # the mirror is never the source of truth: its failure must not cost the report
+        print(f"warning: MLflow could not be written: {type(error).__name__}: {error}", file=sys.stderr)
+        return
+    write_json(marker, now)
+
+
+def write_report(root: Path) -> tuple[Mapping[str, Path], Results | None]:
+    """Compute the tables of a run folder and write its report; without any verdict there is none.
+
+    Raises:
+        DataError: The folder holds no plan.
+    """
+    from mlbench import frames, report, results
+
+    store = Store(root)
+    data = frames.read_plan(root)
+    rows = frames.verdicts(data, store)
+    if rows.empty:
+        return {}, None
+    computed = results.compute(rows, frames.jobs(data, store), _design(data))
+    return report.write(computed, _run_info(data, store), root / "report"), computed
+
+
+def _design(data: Mapping[str, Any]) -> Any:
+    from mlbench.results import Design
+
+    statistics = data["statistics"]
+    return Design(
+        methods=tuple(data["methods"]),
+        baseline=data["baseline"],
+        primary=tuple(label for label, task in data["tasks"].items() if task["kind"] == "safety"),
+        pivot=data["pivot"],
+        alpha=statistics["alpha"],
+        resamples=statistics["resamples"],
+        seed=statistics["seed"],
+    )
+
+
+def _run_info(data: Mapping[str, Any], store: Store) -> Any:
+    from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo
+
+    methods = tuple(
+        MethodInfo(
+            name=label,
+            plugin=" + ".join(link["method"] for link in links),
+            paper=", ".join(dict.fromkeys(link["paper"] for link in links if link["paper"])),
+            fields=_fields(links),
+        )
+        for label, links in data["methods"].items()
+    )
+    started, finished = _span(data, store)
+    return RunInfo(
+        name=data["name"],
+        title=data["title"],
+        shootout_text=(store.root / "shootout.yaml").read_text(encoding="utf-8"),
+        shootout_path=data["shootout"],
+        command=data["command"],
+        versions=data["versions"],
+        started=started,
+        finished=finished,
+        machine=data["machine"],
+        folder=str(store.root),
+        methods=methods,
+        models=tuple(ModelInfo(**model) for model in data["models"]),
+        tasks=tuple(_task_info(label, task, data, TaskInfo) for label, task in data["tasks"].items()),
+        plan=dict(Counter(f"{job['kind']} jobs" for job in data["jobs"].values())),
+        excluded=(*data["notes"], *data["excluded"]),
+    )
+
+
+def _fields(links: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    prefix = len(links) > 1
+    found: dict[str, object] = {}
+    for link in links:
+        training = {} if link["deterministic"] else {f"training.{name}": at for name, at in link["training"].items()}
+        for name, value in {**link["fields"], **training}.items():
+            found[f"{link['method']}.{name}" if prefix else name] = value
+    return found
+
+
+def _task_info(label: str, task: Mapping[str, Any], data: Mapping[str, Any], kind: Any) -> Any:
+    cells = [cell for cell in data["cells"] if cell["task"] == label]
+    return kind(
+        name=label,
+        kind=task["kind"],
+        source=task["source"],
+        licence=task["licence"],
+        judge=", ".join(sorted({cell["judge"] for cell in cells})) or task["judge"],
+        languages=tuple(dict.fromkeys(cell["language"] for cell in cells)),
+        prompts=max((cell["prompts"] for cell in cells), default=0),
+    )
+
+
+def _span(data: Mapping[str, Any], store: Store) -> tuple[str, str]:
+    """Return when the first job started and the last one ended, ISO 8601."""
+    found = [status for key in data["jobs"] if (status := store.status(key)) and status.started]
+    if not found:
+        return "", ""
+    ends = (min(status.started for status in found), max(status.started + status.seconds for status in found))
+    first, last = (datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds") for end in ends)
+    return first, last
+
+
+def _refuse_foreign(root: Path, name: str) -> None:
+    path = root / "plan.json"
+    if path.is_file():
+        other = json.loads(path.read_text())["name"]
+        if other != name:
+            raise ConfigError(
+                f"the run folder {str(root)!r} belongs to another shootout, {other!r}",
+                where=Where(key="out"),
+                hint="choose another folder with --out, or another `name`",
+            )
+    elif root.is_file() or (root.is_dir() and any(path for path in root.iterdir() if path.name != ".lock")):
+        raise ConfigError(
+            f"{str(root)!r} exists and is no run folder", where=Where(key="out"), hint="choose another one with --out"
+        )
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Keep two drivers out of one run folder."""
+    from filelock import FileLock, Timeout
+
+    root.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(root / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(f"another mlbench is running in {str(root)!r}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write_plan(made: plan.Plan, store: Store) -> None:
+    store.root.mkdir(parents=True, exist_ok=True)
+    store.write_data(made.prompts, made.corpora)
+    (store.root / "shootout.yaml").write_text(made.shootout.document.text, encoding="utf-8")
+    write_json(store.root / "plan.json", plan_data(made))
+
+
+def plan_data(made: plan.Plan) -> dict[str, Any]:
+    """Return a plan as plain data: everything that reports need and more than enough to audit a run."""
+    settings = made.shootout.settings
+    return {
+        "mlbench": __version__,
+        "name": settings.name,
+        "title": settings.title,
+        "shootout": made.shootout.document.path,
+        "command": command_line(),
+        "created": time.time(),
+        "baseline": made.baseline,
+        "pivot": settings.pivot,
+        "languages": made.languages,
+        "unseen": settings.unseen,
+        "partial": settings.limit is not None,
+        "methods": made.methods,
+        "models": [asdict(model) for model in made.models],
+        "tasks": {label: _task_data(task) for label, task in made.tasks.items()},
+        "statistics": settings.statistics.model_dump(),
+        "tracking": settings.tracking.model_dump(),
+        "schedule": settings.schedule.model_dump(),
+        "jobs": {key: asdict(job) for key, job in made.jobs.items()},
+        "cells": [asdict(cell) for cell in made.cells],
+        "excluded": made.excluded,
+        "notes": made.notes,
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _task_data(task: Any) -> dict[str, Any]:
+    licence = getattr(task, "licence", "")
+    return {"kind": task.kind, "source": task.source, "judge": task.judge, "licence": licence}
+
+
+def command_line() -> str:
+    """Return the command that started this process, as a reader would type it."""
+    return " ".join(["mlbench", *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Return the version of mlbench, of Python and of every library that numbers depend on."""
+    found = {"mlbench": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
+
+
+def machine() -> str:
+    """Return processor, cores and system in one line."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"

@@ -1,0 +1,146 @@
+"""What a person sees while a grid runs: a live table on a terminal, plain lines anywhere else. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from mlbench.plan import Job
+from mlbench.store import Status, Store
+
+KINDS = ("align", "answer", "judge")
+PLAIN_SECONDS = 20.0
+"""Without a terminal: at least one line in so many seconds while jobs end."""
+
+
+def console() -> Console:
+    """Return the console for progress; it keeps today's stderr even while a job redirects its own."""
+    return Console(file=sys.stderr)
+
+
+class GridView:
+    """Follows a grid by the progress files of its run folder, so that it shows inline and remote jobs alike."""
+
+    def __init__(self, jobs: Mapping[str, Job], store: Store) -> None:
+        self.store = store
+        self.labels = {key: job.label for key, job in jobs.items()}
+        self.todo = Counter(job.kind for key, job in jobs.items() if not store.is_done(key))
+        self.done: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.started = self.printed = time.monotonic()
+        self.console = console()
+        self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=2, transient=True)
+
+    def __enter__(self) -> GridView:
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+        self._line()
+
+    def ended(self, job: Job, status: Status) -> None:
+        """Count a job that ended and tell a failure at once."""
+        self.done[job.kind] += 1
+        self.seconds[job.kind] += int(1000 * status.seconds)
+        if status.state == "failed":
+            text = f"failed: {job.label} ({job.kind}): {status.error_type}: {_first_line(status.error)}"
+            self.failures.append(text)
+            self.console.print(Text(text, style="red"))
+        if not self.console.is_terminal and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self.printed = time.monotonic()
+        counts = ", ".join(f"{self.done[kind]}/{self.todo[kind]} {kind}" for kind in KINDS if self.todo[kind])
+        if counts:
+            self.console.print(f"{counts} jobs, {self._elapsed():.0f} s, about {_minutes(self.remaining())} left")
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def remaining(self) -> float:
+        """Return the expected seconds to the end: the work left by kind, at the pace so far."""
+        spent = sum(self.seconds.values()) / 1000
+        if not spent:
+            return float("nan")
+        mean = {kind: self.seconds[kind] / 1000 / self.done[kind] if self.done[kind] else 1.0 for kind in KINDS}
+        left = sum((self.todo[kind] - self.done[kind]) * mean[kind] for kind in KINDS)
+        return left * self._elapsed() / spent
+
+    def render(self) -> RenderableType:
+        """Return the live table."""
+        table = Table(box=None, padding=(0, 1), show_header=False)
+        for key, progress in self.store.running().items():
+            table.add_row(*_running_row(self.labels.get(key, key), progress))
+        total, done = sum(self.todo.values()), sum(self.done.values())
+        counts = "  ".join(f"{kind} {self.done[kind]}/{self.todo[kind]}" for kind in KINDS)
+        text = f"{done}/{total} jobs  ({counts})  {self._elapsed():.0f} s  about {_minutes(self.remaining())} left"
+        if self.failures:
+            text += f"  [red]{len(self.failures)} failed[/red]"
+        return Group(table, Text.from_markup(text))
+
+
+def _running_row(label: str, progress: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    done, total = progress["done"], progress["total"]
+    share = f"{done}/{total}" if total else ""
+    values = "  ".join(f"{name} {value:.3g}" for name, value in list(progress["values"].items())[:3])
+    return escape(label), progress["stage"], share, values
+
+
+def _first_line(text: str) -> str:
+    return next(iter(text.splitlines()), "")
+
+
+def _minutes(seconds: float) -> str:
+    if seconds != seconds:
+        return "?"
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+class StageBar:
+    """A progress bar for one long piece of work with named stages, e.g. the building of an organism."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.console = console()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=self.console, transient=True)
+        self.tasks: dict[str, Any] = {}
+        self.printed = time.monotonic()
+
+    def __enter__(self) -> StageBar:
+        if self.console.is_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self.bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self.tasks:
+            self.tasks[stage] = self.bars.add_task(f"{self.title}: {stage}", total=total)
+            self.console.print(f"{self.title}: {stage}")
+        self.bars.update(self.tasks[stage], completed=done, total=total)
+        if not self.console.is_terminal and time.monotonic() - self.printed > PLAIN_SECONDS:
+            self.printed = time.monotonic()
+            self.console.print(f"{self.title}: {stage} {done}/{total}")
