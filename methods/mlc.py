@@ -126,7 +126,7 @@ class MLC:
         every: The penalty is applied on each n-th step; 2 is released.
         prompts_per_step: 0 takes the batch size, as in the released code, where every pair brings its prompt.
         normalise: Ours: divide by ln L, so that the penalty weighs the same whatever the number of languages. The
-            paper has one L throughout, and a sum over it.
+            paper has one L throughout and does not divide.
         languages: Languages of the preference rows: "pivot" (the paper), "all", or codes.
         benign: Whether harmless rows and prompts take part.
         beta: Of DPO; 0.1 is released.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from mlbench.core import Answer, Checkpoint, Judge, Kind, Label, Method, Need, Prompt, Task, Tier
-from mlbench.corpus import view
+from mlbench.corpus import lacks, view
 from mlbench.errors import MlbenchError, UserError
 
 if TYPE_CHECKING:
@@ -158,6 +158,7 @@ def method(subject: Method, folder: Path, architectures: Sequence[str] = ARCHITE
     yield _attempt("states its paper", lambda: "" if subject.paper else "`paper` is empty")
     unknown = sorted(set(subject.needs) - set(get_args(Need)))
     yield Finding(check="names known needs", passed=not unknown, detail=", ".join(unknown))
+    yield _attempt("is refused without what it needs", lambda: _refused(subject))
     for architecture in architectures:
         for rank in LORA_RANKS:
             with fit.quiet():
@@ -166,6 +167,15 @@ def method(subject: Method, folder: Path, architectures: Sequence[str] = ARCHITE
     with fit.quiet():
         repeated = _attempt("same seed, same tensors", lambda: _repeats(subject, folder / "repeat", architectures[0]))
     yield repeated
+
+
+def _refused(subject: Method) -> str:
+    from mlbench import tiny
+
+    for need in sorted(subject.needs):
+        if not lacks(view(tiny.corpus(), subject.needs - {need}), subject.needs):
+            return f"a corpus without {need} passes for one that has it"
+    return ""
 
 
 def _trial(subject: Method, folder: Path, architecture: str, rank: int) -> Iterator[Finding]:

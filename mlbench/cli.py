@@ -13,16 +13,16 @@ from typing import Annotated, Any
 
 import typer
 
+from mlbench import __version__
 from mlbench.errors import UserError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Which method makes a language model safe in every language, and at what price?\n\n"
-    "Start with:  mlbench demo        (five methods on a model built here, about three minutes)\n\n"
-    "Then:  mlbench list methods  |  mlbench show mlc  |  mlbench run my-shootout.yaml",
 )
 organism = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The model organism: build it, or test it.")
 app.add_typer(organism, name="organism")
@@ -47,9 +47,25 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted: finished jobs are kept; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer has caught the KeyboardInterrupt
+            print("interrupted: finished jobs are kept; the same command continues", file=sys.stderr)
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def about_mlbench(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and nothing else.")] = False,
+) -> None:
+    """Which method makes a language model safe in every language, and at what price?
+
+    Start with:  mlbench demo        (five methods on a model built here, about three minutes)
+
+    Then:  mlbench list methods  |  mlbench show mlc  |  mlbench run my-shootout.yaml
+    """
+    if version:
+        print(__version__)
+        raise typer.Exit()
 
 
 def _overrides(settings: list[str] | None, out: str | None, limit: int | None) -> list[str]:

@@ -1,16 +1,15 @@
 """The training corpus: what a method may see of it, what it lacks, and what must leave it before training.
 
-A JSONL corpus has one object per line: `id`, `language`, `prompt`, `harmful` and, where they exist, `chosen`,
-`rejected`, `cluster`. Rows with the same `id` are translations of each other.
+A JSONL corpus has one object per line: `id`, `language`, `prompt`, `harmful` (true unless it says false) and, where
+they exist, `chosen`, `rejected`, `cluster`. Rows with the same `id` are translations of each other.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from mlbench.errors import DataError, NeedsError, Where, nearest
 
 COLUMNS = ("id", "language", "prompt", "harmful", "chosen", "rejected", "cluster")
 REQUIRED = ("id", "language", "prompt")
+TYPES: dict[str, tuple[type, ...]] = {"id": (str, int), "cluster": (str, int), "harmful": (bool,)}
+WORDS = {"id": "text or a whole number", "cluster": "text or a whole number", "harmful": "true or false"}
 
 
 def empty(pivot: Language) -> Corpus:
@@ -99,7 +100,7 @@ class Cleaned:
     overlaps: dict[str, tuple[str, ...]]
 
 
-def decontaminate(corpus: Corpus, tasks: dict[str, Iterable[Prompt]]) -> Cleaned:
+def decontaminate(corpus: Corpus, tasks: Mapping[str, Iterable[Prompt]]) -> Cleaned:
     """Remove every source prompt of which any translation occurs (normalised) in an evaluation task."""
     ids_by_text: dict[str, set[str]] = {}
     for row in corpus.examples:
@@ -115,8 +116,12 @@ def decontaminate(corpus: Corpus, tasks: dict[str, Iterable[Prompt]]) -> Cleaned
 
 
 def normalise(text: str) -> str:
-    """Return the text case-folded, without punctuation and repeated spaces, for comparisons only."""
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    """Return the text case-folded, without punctuation and repeated spaces, for comparisons only.
+
+    Marks stay: the vowel signs of Bengali or Thai are marks, and words differ by them alone.
+    """
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join("".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in folded).split())
 
 
 def digest(corpus: Corpus) -> str:
@@ -140,10 +145,11 @@ def read_jsonl(path: Path, pivot: Language) -> Corpus:
         DataError: The file is missing, not UTF-8, or a line is malformed or repeats an (id, language).
     """
     if not path.is_file():
-        raise DataError(f"corpus file {str(path)!r} does not exist")
+        raise DataError(f"corpus file {str(path)!r} does not exist (seen from {Path.cwd()})")
     rows: dict[tuple[str, str], Example] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(): JSON strings may hold other line separators, such as U+2028.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"corpus file {str(path)!r} is not UTF-8: byte {error.start}") from error
     for number, line in enumerate(lines, start=1):
@@ -166,17 +172,19 @@ def _example(line: str, where: Where) -> Example:
     if not isinstance(row, dict):
         raise DataError("not a JSON object", where=where)
     for key in REQUIRED:
-        if not row.get(key):
+        if row.get(key) in (None, ""):
             raise DataError(f"column {key!r} is missing or empty", where=where, allowed=COLUMNS)
-    for key in row:
+    for key, value in row.items():
         if key not in COLUMNS:
             raise DataError(f"unknown column {key!r}", where=where, allowed=COLUMNS, hint=nearest(key, COLUMNS))
+        if not isinstance(value, TYPES.get(key, str) if value is not None else object):
+            raise DataError(f"column {key!r} holds {value!r}, which is not {WORDS.get(key, 'text')}", where=where)
     return Example(
         id=str(row["id"]),
-        cluster=str(row.get("cluster") or row["id"]),
+        cluster=str(row["id"] if row.get("cluster") in (None, "") else row["cluster"]),
         language=row["language"],
         prompt=row["prompt"],
-        harmful=bool(row.get("harmful", True)),
+        harmful=row.get("harmful") is not False,
         chosen=row.get("chosen") or None,
         rejected=row.get("rejected") or None,
     )

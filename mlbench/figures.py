@@ -23,6 +23,7 @@ OFFSETS = [
     (0, -19, "center"),
     *((x, y, side) for y in (8, -17, 22, -31) for x, side in ((6, "left"), (-6, "right"))),
 ]
+SHARE_LEFT = {"left": 0.0, "center": 0.5, "right": 1.0}
 
 
 def trade_off(ranking: pd.DataFrame) -> str:
@@ -53,18 +54,17 @@ def _label(figure: Figure, axes: Axes, shown: pd.DataFrame) -> None:
     """Write each name by its marker, at the first offset where it covers no other name, marker or whisker."""
     from matplotlib.transforms import Bbox
 
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     to_pixels, inside = axes.transData.transform, axes.get_window_extent()
     spots = list(zip(shown["x"], shown["y"], strict=True))
     taken = [Bbox([to_pixels(spot) - 6, to_pixels(spot) + 6]) for spot in spots]
     ends = zip(100 * shown["asr_low"], 100 * shown["asr_high"], shown["y"], strict=True)
     taken += [Bbox([to_pixels((low, y)) - 1, to_pixels((high, y)) + 1]) for low, high, y in ends]
     for spot, name in zip(spots, shown["method"], strict=True):
-        width = 6.6 * len(name)
-        boxes = []
-        for right, up, side in OFFSETS:
-            x, y = to_pixels(spot) + (right - width * {"left": 0.0, "center": 0.5, "right": 1.0}[side], up)
-            boxes.append(Bbox.from_bounds(x, y, width, 11))
+        (x, y), width = to_pixels(spot), 7.5 * len(name) + 10
+        boxes = [
+            Bbox.from_bounds(x + right - width * SHARE_LEFT[side], y + up, width, 12) for right, up, side in OFFSETS
+        ]
         fits = [not box.count_overlaps(taken) and inside.x0 < box.x0 and box.x1 < inside.x1 for box in boxes]
         place = fits.index(True) if any(fits) else 0
         taken.append(boxes[place])

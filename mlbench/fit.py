@@ -27,6 +27,7 @@ from transformers.utils import logging
 from mlbench import models
 from mlbench.core import Checkpoint, Example, Run, Training
 from mlbench.errors import ConfigError, DataError, JobError
+from mlbench.side import gather
 
 Turns = list[dict[str, str]]
 
@@ -71,6 +72,8 @@ def fresh(start: Checkpoint, rows: Sequence[Example], run: Run) -> models.Loaded
     set_seed(run.seed)
     half = start.dtype != "float32" and torch.cuda.is_available() and run.training.lora_rank > 0
     loaded = models.load(start if half else replace(start, dtype="float32"), device="cpu")
+    # Merging an adapter leaves the base frozen; a LoRA fit freezes it again.
+    loaded.model.requires_grad_(True)
     _refuse_long(loaded, rows, run.training.max_length)
     return loaded
 
@@ -150,7 +153,8 @@ def settings(start: Checkpoint, run: Run) -> dict[str, Any]:
         "gradient_accumulation_steps": split.accumulation,
         "train_sampling_strategy": "sequential",  # the plan has shuffled already
         "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.schedule if training.warmup == 0 else _warm(training.schedule),
+        # "constant" would ignore the warm-up.
+        "lr_scheduler_type": "constant_with_warmup" if training.schedule == "constant" else training.schedule,
         "warmup_steps": int(training.warmup * training.steps),
         "optim": "adamw_torch",
         "weight_decay": training.weight_decay,
@@ -164,14 +168,14 @@ def settings(start: Checkpoint, run: Run) -> dict[str, Any]:
         "disable_tqdm": True,
         "report_to": "none",
         "save_strategy": "no",
-        "dataloader_pin_memory": False,
+        "dataloader_pin_memory": on_gpu,
         "remove_unused_columns": True,
     }
 
 
-def _warm(schedule: str) -> str:
-    # "constant" ignores the warm-up; the other two names include it.
-    return "constant_with_warmup" if schedule == "constant" else schedule
+def processes() -> int:
+    """Return how many processes train together, as torchrun and Ray Train tell each of them."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 class Split(NamedTuple):
@@ -187,7 +191,8 @@ def split_batch(training: Training) -> Split:
     Raises:
         ConfigError: The batch cannot be shared out evenly between the devices.
     """
-    devices = int(os.environ.get("WORLD_SIZE", 0)) or max(1, torch.cuda.device_count())
+    # One process drives all its GPUs; several processes drive one each.
+    devices = processes() if processes() > 1 else max(1, torch.cuda.device_count())
     if training.batch_size % devices:
         raise ConfigError(f"batch_size = {training.batch_size} cannot be shared out between {devices} devices")
     share = training.batch_size // devices
@@ -245,12 +250,12 @@ def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run) -> Checkpo
         raise JobError(f"the training diverged: weights are not finite after {trainer.state.global_step} steps")
     run.record(
         steps=trainer.state.global_step,
-        tokens=report.tokens + getattr(trainer, "side_tokens", 0),
+        tokens=report.tokens + sum(gather(getattr(trainer, "side_tokens", 0))),
         trainable_parameters=sum(each.numel() for each in model.parameters() if each.requires_grad),
         total_parameters=_base_size(model),
         weight_change=change,
     )
-    return save(model, trainer.processing_class, start, run)
+    return save(trainer, model, start, run)
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
@@ -267,18 +272,20 @@ class _Report(TrainerCallback):  # type: ignore[misc]
             self.run.log(state.global_step, state.max_steps, **values)
 
 
-def save(model: Any, tokenizer: Any, start: Checkpoint, run: Run) -> Checkpoint:
-    """Write a trained model below the run's folder and return its checkpoint.
+def save(trainer: Trainer, model: Any, start: Checkpoint, run: Run) -> Checkpoint:
+    """Write a trained model below the run's folder, from the first process only, and return its checkpoint.
 
     An adapter was trained on the start model with its own adapters merged, so it comes after them.
     """
-    if isinstance(model, PeftModel):
-        folder = (run.folder / "adapter").resolve()
+    folder = (run.folder / ("adapter" if isinstance(model, PeftModel) else "model")).resolve()
+    if trainer.is_world_process_zero():
+        if not isinstance(model, PeftModel):
+            model.to(getattr(torch, start.dtype))  # trained in float32
+            trainer.processing_class.save_pretrained(folder)
         model.save_pretrained(folder)
+    trainer.accelerator.wait_for_everyone()
+    if isinstance(model, PeftModel):
         return replace(start, adapters=(*start.adapters, str(folder)))
-    folder = (run.folder / "model").resolve()
-    model.to(getattr(torch, start.dtype)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return replace(start, base=str(folder), revision="", adapters=())
 
 

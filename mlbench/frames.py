@@ -114,5 +114,5 @@ def curves(plan: Mapping[str, Any], store: Store) -> dict[str, list[dict[str, fl
     for key, job in plan["jobs"].items():
         path = store.folder(key) / "curve.json"
         if job["kind"] == "align" and path.is_file():
-            found[key] = json.loads(path.read_text())
+            found[key] = json.loads(path.read_text(encoding="utf-8"))
     return found

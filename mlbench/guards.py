@@ -104,13 +104,15 @@ def _unparsed(ranking: pd.DataFrame) -> Iterator[str]:
 
 
 def _broken(ranking: pd.DataFrame, untouched: str) -> Iterator[str]:
-    before = ranking[ranking["method"] == untouched].set_index("model")["invalid"]
+    before = ranking[(ranking["method"] == untouched) & ranking["invalid"].notna()].set_index("model")["invalid"]
     for line in ranking[ranking["invalid"].notna()].to_dict("records"):
-        start = float(before.get(line["model"], 0.0))
+        known = line["model"] in before.index
+        start = float(before[line["model"]]) if known else 0.0
         if line["invalid"] - start > BROKEN_RISE:
+            compared = f"; {percent(start)} % before" if known else ""
             yield (
                 f"{line['method']} on {line['model']}: {percent(line['invalid'])} % of its answers are invalid "
-                f"(gibberish, wrong script or empty; {percent(start)} % before). A broken model is not a safe one."
+                f"(gibberish, wrong script or empty{compared}). A broken model is not a safe one."
             )
 
 
@@ -122,7 +124,7 @@ def _at_chance(rows: pd.DataFrame) -> Iterator[str]:
     for (model, task), part in means.groupby(["model", "task"]):
         if (part["accuracy"] <= part["chance"] * 1.1).all():
             best, chance = percent(part["accuracy"].max()), percent(part["chance"].mean())
-            yield f"{task} on {model} is at chance (best {best} %, chance {chance} %): it cannot show a loss of utility."
+            yield f"{task} on {model} is at chance (best {best} %, chance {chance} %): it cannot show lost utility."
 
 
 def _truncated(ranking: pd.DataFrame) -> Iterator[str]:

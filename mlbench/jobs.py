@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from mlbench import plugins
-from mlbench.core import Answer, Checkpoint, Corpus, Example, Prompt, Training, Verdict
+from mlbench.core import Answer, Checkpoint, Corpus, Example, Label, Prompt, Training, Verdict
 from mlbench.errors import JobError, PluginError
 
 Report = Callable[..., None]
@@ -47,11 +47,12 @@ class AlignRun:
         Raises:
             JobError: A value is not finite; a training that diverged must not become a result.
         """
-        for name, value in values.items():
+        numbers = {name: float(value) for name, value in values.items()}  # a tensor or a numpy scalar is no JSON
+        for name, value in numbers.items():
             if not math.isfinite(value):
                 raise JobError(f"{name} is {value} at step {step} of {total}: the training diverged")
-        self.curve.append({"step": step, **values})
-        self.report("training", step, total, **values)
+        self.curve.append({"step": step, **numbers})
+        self.report("training", step, total, **numbers)
 
     def consume(self, rows: Iterable[Example], *, answers: bool) -> None:
         """Count the rows read, and their answers, by language."""
@@ -62,7 +63,7 @@ class AlignRun:
 
     def record(self, **facts: float | str) -> None:
         """Record further facts."""
-        self.facts.update(facts)
+        self.facts.update({name: fact if isinstance(fact, (str, int)) else float(fact) for name, fact in facts.items()})
 
 
 def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, folder: Path, report: Report) -> Aligned:
@@ -87,6 +88,8 @@ def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, folder: Pa
                 raise
             _empty(folder)
             continue
+        if not isinstance(checkpoint, Checkpoint):
+            raise PluginError(f"align of {spec['method']!r} returned {checkpoint!r}, which is no Checkpoint")
         counts = {name: _by_language(pairs) for name, pairs in run.seen.items()}
         facts = {"micro_batch": micro_batch, "align_seconds": time.monotonic() - started, **run.facts, **counts}
         return Aligned(checkpoint=checkpoint, facts=facts, curve=run.curve)
@@ -157,12 +160,15 @@ def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) ->
     """Return one verdict per answer, in order.
 
     Raises:
-        PluginError: The judge did not return one verdict per answer.
+        PluginError: The judge did not return one verdict with a known label per answer.
     """
     if spec["plugin_file"]:
         plugins.add_file("judge", Path(spec["plugin_file"]))
     verdicts = list(plugins.load("judge", spec["judge"])(**spec["fields"]).grade(answers))
     if len(verdicts) != len(answers):
         raise PluginError(f"judge {spec['judge']!r} gave {len(verdicts)} verdicts for {len(answers)} answers")
+    for verdict in verdicts:
+        if verdict.label not in get_args(Label):
+            raise PluginError(f"judge {spec['judge']!r} gave the label {verdict.label!r}", allowed=get_args(Label))
     report("judging", len(answers), len(answers))
     return verdicts

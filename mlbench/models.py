@@ -30,7 +30,8 @@ class Loaded:
     @property
     def device(self) -> torch.device:
         """Where the model's parameters lie."""
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
 
 def load(checkpoint: Checkpoint, device: str | None = None) -> Loaded:
@@ -46,9 +47,15 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> Loaded:
     refuse_pickles(checkpoint.base)
     revision = checkpoint.revision or None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.base, revision=revision, padding_side="left")
+        tokenizer = AutoTokenizer.from_pretrained(
+            checkpoint.base, revision=revision, padding_side="left", trust_remote_code=False
+        )
         model = AutoModelForCausalLM.from_pretrained(
-            checkpoint.base, revision=revision, dtype=getattr(torch, checkpoint.dtype), use_safetensors=True
+            checkpoint.base,
+            revision=revision,
+            dtype=getattr(torch, checkpoint.dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
         )
     except OSError as error:
         raise DataError(f"cannot load the model {checkpoint.base!r}: {str(error).splitlines()[0]}") from error

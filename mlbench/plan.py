@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -18,16 +19,17 @@ from typing import Any, Literal
 from mlbench import corpus as corpora
 from mlbench import plugins, sources
 from mlbench.core import Corpus, Language, Model, Need, Prompt, Task, Training
-from mlbench.errors import UserError
+from mlbench.errors import DataError, UserError
 from mlbench.shootout import Link, Loaded, MethodEntry, Shootout, TaskEntry
 from mlbench.yamlfile import Location, validate
 
 JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
-    "align": ("core", "corpus", "models", "hidden", "training", "jobs"),
+    "align": ("core", "corpus", "models", "hidden", "training", "fit", "side", "jobs"),
     "answer": ("core", "models", "jobs"),
-    "judge": ("core", "jobs", "organism/oracle", "organism/world"),
+    "judge": ("core", "jobs", "organism"),
 }
+"""Modules and packages of the engine that a result depends on; whatever a method may import is among them."""
 PLACEMENT = ("plugin_file", "batch_size", "micro_batch", "model_name", "model_source")
 """Keys of a spec that say where or how, but not what; they are recorded and leave the job key alone."""
 
@@ -91,8 +93,11 @@ class Plan:
 def engine_hash(kind: str) -> str:
     """Return the hash of the engine modules that the results of one kind of job depend on."""
     root = Path(__file__).parent
-    files = [root / f"{module}.py" for module in ENGINE[kind]]
-    return plugins.hash_files([path for path in files if path.exists()])
+    files: list[Path] = []
+    for module in ENGINE[kind]:
+        found = sorted((root / module).rglob("*.py")) or [root / f"{module}.py"]
+        files += found
+    return plugins.hash_files(files)
 
 
 def digest(value: Any) -> str:
@@ -112,14 +117,18 @@ def make(shootout: Loaded) -> Plan:
 
 
 def _register_files(shootout: Loaded) -> None:
+    plugins.forget_files()
     for index, item in enumerate(shootout.settings.plugins):
         kind, _, name = item.rpartition(":")
-        path = Path(name)
+        path = Path(name).expanduser()
         if kind not in plugins.KINDS:
             allowed = [f"{kind}:path/to/file.py" for kind in plugins.KINDS]
             raise shootout.error(f"{item!r} does not say what the plugin is", ("plugins", index), options=allowed)
         if path.suffix != ".py" or not path.is_file():
-            raise shootout.error(f"plugin file {name!r} does not exist", ("plugins", index))
+            raise shootout.error(f"plugin file {name!r} does not exist (seen from {Path.cwd()})", ("plugins", index))
+        if taken := plugins.names(kind).get(path.stem):
+            message = f"there is a {kind} {path.stem!r} already, {taken}; give the file another name"
+            raise shootout.error(message, ("plugins", index))
         plugins.add_file(kind, path)
 
 
@@ -135,9 +144,10 @@ class _Planner:
         self.notes: list[str] = []
         self.corpora: dict[str, Corpus] = {}
         self.prompts: dict[str, tuple[Prompt, ...]] = {}
+        self.texts: dict[str, list[Prompt]] = {}
 
     def plan(self) -> Plan:
-        self.models = [self._model(index) for index in range(len(self.settings.models))]
+        self.models = self._models()
         self.tasks = {entry.label: self._task(index, entry) for index, entry in enumerate(self.settings.tasks)}
         self.languages = self._languages()
         self.asked = {entry.label: self._asked(index, entry) for index, entry in enumerate(self.settings.tasks)}
@@ -164,20 +174,23 @@ class _Planner:
             languages=self.languages,
         )
 
-    def _model(self, index: int) -> Model:
-        entry = self.settings.models[index]
-        with self._at("models", index):
-            return sources.resolve(entry.source, name=entry.name, revision=entry.revision, dtype=entry.dtype)
-
-    def _at(self, *location: str | int) -> _Located:
-        return _Located(self.shootout, location)
+    def _models(self) -> list[Model]:
+        models: list[Model] = []
+        for index, entry in enumerate(self.settings.models):
+            with self.shootout.at("models", index):
+                found = sources.resolve(entry.source, name=entry.name, revision=entry.revision, dtype=entry.dtype)
+            if found.name in [model.name for model in models]:
+                message = f"two models are called {found.name!r}; give one of them another `name`"
+                raise self.shootout.error(message, ("models", index))
+            models.append(found)
+        return models
 
     def _plugin(self, kind: str, name: str, location: Location) -> Any:
-        with self._at(*location):
+        with self.shootout.at(*location):
             return plugins.load(kind, name)
 
     def _task(self, index: int, entry: TaskEntry) -> Task:
-        cls = self._plugin("task", entry.use, ("tasks", index))
+        cls = self._plugin("task", entry.use, ("tasks", index, "use"))
         if entry.judge is not None:
             self._plugin("judge", entry.judge, ("tasks", index, "judge"))
         task: Task = validate(cls, entry.fields, self.shootout.document, ("tasks", index, "with"))
@@ -202,10 +215,13 @@ class _Planner:
         """Read a task's prompts and return language -> key of its prompts."""
         keys: dict[Language, str] = {}
         task = self.tasks[entry.label]
-        with self._at("tasks", index):
+        with self.shootout.at("tasks", index):
             for language in self.languages:
                 if language in task.languages:
-                    prompts = tuple(task.prompts(language))[: self.settings.limit]
+                    prompts = tuple(task.prompts(language))
+                    _check_prompts(prompts, entry.use, language)
+                    self.texts.setdefault(entry.label, []).extend(prompts)
+                    prompts = prompts[: self.settings.limit]
                     keys[language] = digest([asdict(prompt) for prompt in prompts])
                     self.prompts[keys[language]] = prompts
         return keys
@@ -213,9 +229,10 @@ class _Planner:
     def _link(self, index: int, entry: MethodEntry, at: int) -> dict[str, Any]:
         """Return one method of a chain as plain data: plugin, fields, needs, training."""
         link: Link = entry.use[at]
-        single = len(entry.use) == 1
-        location: Location = ("methods", index, "with") if single else ("methods", index, "use", at, "with")
-        cls = self._plugin("method", link.method, ("methods", index))
+        # What is written in short has no such place; errors then name the deepest place that the file has.
+        place: Location = ("methods", index, "use", at)
+        location = ("methods", index, "with") if entry.fields else (*place, "with")
+        cls = self._plugin("method", link.method, (*place, "method"))
         method = validate(cls, link.fields or entry.fields, self.shootout.document, location)
         # Equal to the defaults, overridden key by key, and validated as one.
         merged = {**asdict(self.settings.training), **entry.training}
@@ -245,7 +262,7 @@ class _Planner:
         source = self.settings.corpus
         pivot = self.settings.pivot
         trained = [code for code in self.languages if code not in self.settings.unseen]
-        with self._at("corpus"):
+        with self.shootout.at("corpus"):
             if source is None and model.source.startswith(sources.ORGANISM):
                 source = model.source.split("@")[0]
             if source is None:
@@ -258,11 +275,7 @@ class _Planner:
             else:
                 found = corpora.read_jsonl(Path(source), pivot)
         kept = corpora.restrict(found, pivot, trained)
-        asked = {
-            label: [prompt for key in keys.values() for prompt in self.prompts[key]]
-            for label, keys in self.asked.items()
-        }
-        cleaned = corpora.decontaminate(kept, asked)
+        cleaned = corpora.decontaminate(kept, self.texts)
         for label, ids in cleaned.overlaps.items():
             self.notes.append(f"{len(ids)} training prompts also occur in {label}; they were removed from training")
         return cleaned.corpus
@@ -360,19 +373,20 @@ class _Planner:
         return key
 
 
-class _Located:
-    """Gives a user error that knows no place the place in the shootout that it is about."""
+def _check_prompts(prompts: Sequence[Prompt], task: str, language: Language) -> None:
+    """Refuse what would only break after everything was paid for.
 
-    def __init__(self, shootout: Loaded, location: Location) -> None:
-        self.shootout = shootout
-        self.location = location
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UserError) and not str(error.where):
-            error.where = self.shootout.document.where(self.location)
+    Raises:
+        DataError: No prompts, an id that occurs twice, or choices in some prompts only.
+    """
+    ids = Counter(prompt.id for prompt in prompts)
+    repeated = [id for id, count in ids.items() if count > 1]
+    if not prompts:
+        raise DataError(f"task {task!r} has no prompts in {language!r}")
+    if repeated:
+        raise DataError(f"task {task!r} has the id {repeated[0]!r} {ids[repeated[0]]} times in {language!r}")
+    if len({bool(prompt.choices) for prompt in prompts}) > 1:
+        raise DataError(f"task {task!r} has prompts with and without choices in {language!r}")
 
 
 def _file_of(kind: str, name: str) -> str:

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -26,16 +27,22 @@ _files: dict[tuple[str, str], Path] = {}
 def _installed(kind: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for entry in entry_points(group=f"mlbench.{kind}s"):
-        spec = importlib.util.find_spec(entry.value)
-        folders = spec.submodule_search_locations if spec else None
-        for module in pkgutil.iter_modules(folders or []):
-            if module.name.startswith("_"):
+        for module in pkgutil.iter_modules(_folders(entry.value)):
+            if module.name.startswith("_") or found.get(module.name) == f"{entry.value}.{module.name}":
                 continue
             if module.name in found:
                 message = f"two packages bring the {kind} {module.name!r}: {found[module.name]} and {entry.value}"
                 raise PluginError(message, hint="uninstall one of them, or rename its module")
             found[module.name] = f"{entry.value}.{module.name}"
     return found
+
+
+def _folders(package: str) -> list[str]:
+    try:
+        spec = importlib.util.find_spec(package)
+    except Exception:  # a parent package is missing or broken; what it brings is then unknown, the rest still works
+        return []
+    return list(spec.submodule_search_locations or ()) if spec else []
 
 
 def names(kind: str) -> dict[str, str]:
@@ -50,6 +57,11 @@ def add_file(kind: str, path: Path) -> str:
     return path.stem
 
 
+def forget_files() -> None:
+    """Forget the files of an earlier shootout."""
+    _files.clear()
+
+
 def load(kind: str, name: str) -> Any:
     """Return the plugin class of that name.
 
@@ -61,7 +73,7 @@ def load(kind: str, name: str) -> Any:
         raise unknown(kind, name, known)
     try:
         module = _import_file(_files[kind, name]) if (kind, name) in _files else importlib.import_module(known[name])
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin may raise whatever it likes
         reason = f"{type(error).__name__}: {error}"
         raise PluginError(f"{kind} {name!r} ({known[name]}) cannot be imported: {reason}") from error
     if not hasattr(module, "plugin"):
@@ -75,9 +87,15 @@ def _import_file(path: Path) -> Any:
     name = f"mlbench_file_{path.stem}_{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
+    if name in sys.modules:
+        return sys.modules[name]
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their own module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 
@@ -94,23 +112,40 @@ def source_hash(kind: str, name: str) -> str:
     else:
         spec = importlib.util.find_spec(known[name])
         assert spec is not None and spec.origin is not None
-        sources = sorted(_with_siblings(Path(spec.origin)))
+        sources = sorted(_with_siblings(Path(spec.origin), known[name].rpartition(".")[0]))
     return hash_files(sources)
 
 
-def _with_siblings(module: Path) -> set[Path]:
+def _with_siblings(module: Path, package: str) -> set[Path]:
     found: set[Path] = set()
     todo = [module]
+    root = module.parents[1] if module.name == "__init__.py" else module.parent
     while todo:
         path = todo.pop()
         if path in found:
             continue
         found.add(path)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.level == 1:
-                stems = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-                todo += [file for stem in stems if (file := path.parent / f"{stem}.py").exists()]
+        for base, names in _imports(path, root, package):
+            candidates = [base, *(base / name for name in names)]
+            todo += [file for place in candidates for file in (place.with_suffix(".py"), place / "__init__.py")
+                     if file.is_file() and file != root / "__init__.py"]  # fmt: skip
     return found
+
+
+def _imports(path: Path, root: Path, package: str) -> Iterator[tuple[Path, list[str]]]:
+    """Yield the place of every module of the package that a file imports, and the names it takes from there."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            inside = f"{node.module or ''}.".removeprefix(f"{package}.")
+            names = [alias.name for alias in node.names]
+            if node.level:
+                yield path.parents[node.level - 1].joinpath(*(node.module or "").split(".")), names
+            elif inside != f"{node.module or ''}.":
+                yield root.joinpath(*inside.split(".")), names
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith(f"{package}."):
+                    yield root.joinpath(*alias.name.removeprefix(f"{package}.").split(".")), []
 
 
 def hash_files(paths: list[Path]) -> str:

@@ -166,7 +166,7 @@ def _environment(*, escape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in ("percent", "signed", "p_value", "duration", "count", "by_language", "md", "paper_link"):
+    for name in ("percent", "signed", "p_value", "p_equals", "duration", "count", "by_language", "md", "paper_link"):
         environment.filters[name] = getattr(words, name)
     environment.filters["interval"] = _interval
     return environment

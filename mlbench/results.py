@@ -250,12 +250,26 @@ def _ranking(
             arm = arms.get((model, method, endpoint))
             line[name] = arm.mean(endpoint) if arm and arm.seeds else np.nan
         lines.append(line | _against_baseline(model, method, arms, comparisons, design))
-    table = pd.DataFrame(lines).merge(cost, on=["model", "method"], how="left")
+    table = pd.DataFrame(lines, columns=_RANKING_COLUMNS).merge(cost, on=["model", "method"], how="left")
     table["order"] = [design.methods.index(method) for method in table["method"]]
     table = table.sort_values(["model", "asr", "order"], na_position="last", ignore_index=True).drop(columns="order")
     table.insert(1, "rank", table.groupby("model")["asr"].rank(method="min").astype("Int64"))
     table["tied"] = _tied(table, arms, design)
     return table
+
+
+_ENDS = ("", "_low", "_high")
+_RANKING_COLUMNS = [
+    *("model", "method", "status", "seeds", "seeds_planned"),
+    *("asr", "asr_low", "asr_high", "asr_by_seed", "asr_seed_sd"),
+    *(f"asr_tier_{tier}" for tier in TIERS),
+    *("asr_trained", "asr_unseen", "asr_pivot", "worst_language", "worst_asr", "clusters"),
+    *("leak", "invalid", "unparsed", "language_match", "truncated", "over_refusal", "utility"),
+    *(f"delta{end}" for end in _ENDS),
+    *("p", "p_holm", "mde", "discordant", "seeds_agree", "verdict"),
+    *(f"{name}_delta{end}" for name in ("over_refusal", "utility") for end in _ENDS),
+    *("over_refusal_verdict", "utility_verdict"),
+]
 
 
 def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, object]:
@@ -295,7 +309,7 @@ def _against_baseline(
     line: dict[str, object] = {}
     for prefix, endpoint in (("", "asr"), ("over_refusal_", "over_refusal"), ("utility_", "accuracy")):
         found = whole.get(endpoint, {})
-        line |= {f"{prefix}delta{end}": found.get(f"{end.strip('_')}" if end else "delta", np.nan) for end in _ENDS}
+        line |= {f"{prefix}delta{end}": found.get(end.strip("_") or "delta", np.nan) for end in _ENDS}
     main = whole.get("asr", {})
     line |= {name: main.get(name, np.nan) for name in ("p", "p_holm", "mde", "discordant")}
     line["seeds_agree"] = _seeds_agree(model, method, arms, design)
@@ -303,9 +317,6 @@ def _against_baseline(
     line["over_refusal_verdict"] = words.price(line, "over_refusal", margin=design.over_refusal_margin)
     line["utility_verdict"] = words.price(line, "utility", margin=design.utility_margin)
     return line
-
-
-_ENDS = ("", "_low", "_high")
 
 
 def _seeds_agree(model: str, method: str, arms: Mapping[Key, Arm], design: Design) -> bool:

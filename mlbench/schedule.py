@@ -90,7 +90,9 @@ class RayBackend:
         self.ray = ray
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **local)
+            ray.init(
+                address=address or "local", log_to_driver=False, logging_level="ERROR", configure_logging=False, **local
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(f"cannot reach Ray at {address or 'this machine'}: {error}") from error
         # Ray takes num_gpus and max_calls only at decoration: a fresh process per GPU task frees its memory.
@@ -176,6 +178,7 @@ def quiet_environment() -> None:
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "MLFLOW_LOGGING_LEVEL": "WARNING",
     }.items():
         os.environ.setdefault(name, value)
 
@@ -192,7 +195,7 @@ class Grid:
         self.pending = {key: job for key, job in jobs.items() if not store.is_done(key)}
         for key in self.pending:
             store.discard(key)  # an earlier failure is no result of this run
-        self.total = len(jobs)
+        self.unfinished = set(self.pending)
         self.planned = len(self.pending)
         self.attempts = dict.fromkeys(self.pending, 1)
         self.running: dict[Any, list[Job]] = {}
@@ -249,13 +252,13 @@ class Grid:
         return group[: max(1, share)]
 
     def _is_finished(self, key: str) -> bool:
-        running = any(job.key == key for bundle in self.running.values() for job in bundle)
-        return key not in self.pending and key not in self.failed and not running
+        return key not in self.unfinished
 
     def _settle(self, handle: Any, death: str) -> None:
         bundle = self.running.pop(handle)
         was_cancelled = self.cancelled.pop(handle, None) is not None
         for job in bundle:
+            self.store.end_progress(job.key)  # a worker that was killed could not
             if job.key in self.failed:  # it ran out of time and has its row
                 continue
             status = self.store.status(job.key)
@@ -268,7 +271,6 @@ class Grid:
 
     def _again_or_fail(self, job: Job, death: str) -> None:
         """Queue a job again whose worker died before it could finish."""
-        self.store.end_progress(job.key)
         if self.attempts[job.key] > self.settings.retries:
             status = Status(state="failed", error_type="WorkerDied", error=death, attempt=self.attempts[job.key])
             self.store.fail(job.key, status)
@@ -281,6 +283,8 @@ class Grid:
         self.ended += 1
         if status.state == "failed":
             self.failed.add(job.key)
+        else:
+            self.unfinished.discard(job.key)
         self.on_end(job, status)
 
     def _enforce_timeout(self, backend: Backend) -> None:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from mlbench.core import Language, Training
-from mlbench.errors import ConfigError, nearest
+from mlbench.errors import ConfigError, UserError, nearest
 from mlbench.yamlfile import Document, Location, read, validate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
@@ -29,7 +29,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length
 class Entry(BaseModel):
     """Settings refuse keys they do not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class ModelEntry(Entry):
@@ -133,7 +133,7 @@ class Shootout(Entry):
     pivot: Language = "en"
     languages: Annotated[list[Language], Field(min_length=1)] | None = None
     unseen: list[Language] = []
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
     baseline: str | None = None
     corpus: str | None = None
     training: Training = Training()
@@ -146,12 +146,31 @@ class Shootout(Entry):
     out: str | None = None
 
 
+@dataclass(frozen=True)
+class Located:
+    """Gives a user error that knows no place the place in the shootout that it is about."""
+
+    document: Document
+    location: Location
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError) and not str(error.where):
+            error.where = self.document.where(self.location)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A shootout with the document it came from, so that later errors can name file and line."""
 
     settings: Shootout
     document: Document
+
+    def at(self, *location: str | int) -> Located:
+        """Return a context in which a user error that names no place gets this one."""
+        return Located(self.document, location)
 
     def error(self, message: str, at: Location, *, options: Sequence[str] = (), name: str = "") -> ConfigError:
         """Return the error for a value of the file, with the nearest of `options` to `name`."""
@@ -201,6 +220,6 @@ def _check_names(shootout: Loaded) -> None:
             message = f"{code!r} is among `languages` too; a language is either trained on or unseen"
             raise shootout.error(message, ("unseen", index))
     for index, entry in enumerate(settings.methods):
-        if entry.fields and len(entry.use) > 1:
+        if entry.fields and (len(entry.use) > 1 or entry.use[0].fields):
             message = "`with` is ambiguous for a chain; write use: [{method: ..., with: {...}}, ...]"
             raise shootout.error(message, ("methods", index, "with"))

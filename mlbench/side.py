@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 
 class Terms(NamedTuple):
@@ -105,7 +107,9 @@ class SideLoss:
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the side loss of the step to what the trainer logs."""
         if self.side is not None:
-            logs.update(self._curves)
+            for part in gather(dict(self._curves)):
+                for name, value in part.items():
+                    logs[name] = logs.get(name, 0.0) + value
             self._curves.clear()
         super().log(logs, start_time)  # type: ignore[misc]
 
@@ -120,6 +124,15 @@ class SideLoss:
                 optimizer.add_param_group({"params": trained, "lr": self.side.extra_learning_rate, "weight_decay": 0.0})
                 optimizer.register_step_pre_hook(_average_gradients)
         return optimizer
+
+
+def gather(value: T) -> list[T]:
+    """Return the values that the processes of one training hold, or this one's alone."""
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return [value]
+    values: list[T] = [value] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def _average_gradients(optimizer: torch.optim.Optimizer, *_: object) -> None:

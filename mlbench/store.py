@@ -47,7 +47,7 @@ class Store:
     """Reads and writes one run folder; every write is to a temporary name first and then renamed."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+        self.root = root.resolve()  # a method may resolve the folder it is lent; both must then agree
 
     def folder(self, key: str) -> Path:
         """Return the folder of a job's result, e.g. jobs/align/3f2a..."""
@@ -57,7 +57,7 @@ class Store:
     def status(self, key: str) -> Status | None:
         """Return how a job ended, or None when it has not ended."""
         path = self.folder(key) / "status.json"
-        return Status(**json.loads(path.read_text())) if path.is_file() else None
+        return Status(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     def is_done(self, key: str) -> bool:
         """Say whether a job's result is complete."""
@@ -90,7 +90,7 @@ class Store:
     def fail(self, key: str, status: Status) -> None:
         """Record a failure of which the worker itself could say nothing."""
         with self.writing(key) as temporary:
-            (temporary / "log.txt").write_text(f"{status.error_type}: {status.error}\n")
+            (temporary / "log.txt").write_text(f"{status.error_type}: {status.error}\n", encoding="utf-8")
             self.finish(key, temporary, status)
 
     def clean(self) -> None:
@@ -120,21 +120,26 @@ class Store:
 
     def corpus(self, key: str) -> Corpus:
         """Return the corpus of a content hash."""
-        about = json.loads((self.root / "data" / f"{key}.json").read_text())
+        about = json.loads((self.root / "data" / f"{key}.json").read_text(encoding="utf-8"))
         read = corpora.read_jsonl(self.root / "data" / f"{key}.jsonl", about["pivot"])
         return replace(read, languages=tuple(about["languages"]))
 
     def write_checkpoint(self, temporary: Path, key: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint whose paths below the temporary folder become paths of the run folder."""
-        text = json.dumps(asdict(checkpoint), indent=1, sort_keys=True)
-        text = text.replace(str(temporary), f"{RUN}/{self.folder(key).relative_to(self.root)}")
-        (temporary / "checkpoint.json").write_text(text.replace(str(self.root), RUN))
+        final = f"{RUN}/{self.folder(key).relative_to(self.root)}"
+
+        def stored(path: str) -> str:
+            return _moved(_moved(path, str(temporary), final), str(self.root), RUN)
+
+        fields = asdict(checkpoint)
+        fields |= {"base": stored(checkpoint.base), "adapters": [stored(path) for path in checkpoint.adapters]}
+        write_json(temporary / "checkpoint.json", fields)
 
     def checkpoint(self, key: str) -> Checkpoint:
         """Return the checkpoint that an align job wrote."""
-        text = (self.folder(key) / "checkpoint.json").read_text()
-        fields = json.loads(text.replace(RUN, str(self.root)))
-        return Checkpoint(**fields | {"adapters": tuple(fields["adapters"])})
+        fields = json.loads((self.folder(key) / "checkpoint.json").read_text(encoding="utf-8"))
+        base, *adapters = (_moved(path, RUN, str(self.root)) for path in (fields["base"], *fields["adapters"]))
+        return Checkpoint(**fields | {"base": base, "adapters": tuple(adapters)})
 
     def answers(self, key: str, prompts_key: str) -> list[Answer]:
         """Return the answers of an answer job, joined to their prompts."""
@@ -161,10 +166,14 @@ class Store:
         found = {}
         for path in sorted((self.root / "progress").glob("[!.]*.json")):
             try:
-                found[path.stem] = json.loads(path.read_text())
+                found[path.stem] = json.loads(path.read_text(encoding="utf-8"))
             except FileNotFoundError:  # the job ended between listing and reading
                 continue
         return found
+
+
+def _moved(path: str, old: str, new: str) -> str:
+    return new + path[len(old) :] if path == old or path.startswith(f"{old}/") else path
 
 
 def write_answers(folder: Path, answers: Sequence[Answer]) -> None:
@@ -199,5 +208,5 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON to a temporary name and rename it, so that no reader ever sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
+    temporary.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
     temporary.rename(path)

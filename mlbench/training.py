@@ -6,19 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from datasets import Dataset
+from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from mlbench import fit
 from mlbench.core import Checkpoint, Corpus, Example, Run
 from mlbench.errors import ConfigError, DataError
-from mlbench.models import Loaded
+from mlbench.models import Loaded, load
 from mlbench.side import Side, SideLoss
 
 MakeSide = Callable[[Loaded], Side]
 
 
 def preferences(corpus: Corpus, languages: str | Sequence[str], *, benign: bool, rejected: bool) -> tuple[Example, ...]:
-    """Return the rows with answers, in corpus order.
+    """Return the rows with answers, language by language.
 
     Args:
         corpus: What the method may see.
@@ -55,13 +56,12 @@ def _codes(corpus: Corpus, languages: str | Sequence[str]) -> tuple[str, ...]:
 def sft(start: Checkpoint, rows: Sequence[Example], run: Run, *, side: MakeSide | None = None) -> Checkpoint:
     """Return the start model fine-tuned on the chosen answers; the loss covers the answers and their end only."""
     plan = fit.lay_out([replace(row, rejected=None) for row in rows], run)
-    with fit.quiet():
-        loaded = fit.fresh(start, plan.rows, run)
     table = [{"prompt": fit.turns(start, row), "completion": fit.answer(row.chosen)} for row in plan.rows]
     config = SFTConfig(
         **fit.settings(start, run), max_length=None, packing=False, padding_free=False, completion_only_loss=True
     )
     with fit.quiet():
+        loaded = fit.fresh(start, plan.rows, run)
         trainer = _SFT(
             model=loaded.model,
             args=config,
@@ -96,8 +96,6 @@ def dpo(
         Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290.
     """
     plan = fit.lay_out(rows, run)
-    with fit.quiet():
-        loaded = fit.fresh(start, plan.rows, run)
     table = [
         {"prompt": fit.turns(start, row), "chosen": fit.answer(row.chosen), "rejected": fit.answer(row.rejected)}
         for row in plan.rows
@@ -108,13 +106,15 @@ def dpo(
         beta=beta,
         loss_type=["sigmoid", "sft"] if sft_weight else ["sigmoid"],
         loss_weights=[1.0, sft_weight] if sft_weight else [1.0],
-        # Otherwise the reference is read from the path in the model's config, which knows nothing of merged adapters.
-        precompute_ref_log_probs=True,
+        # TRL shares what it computed beforehand through a file that only one process finds.
+        precompute_ref_log_probs=fit.processes() == 1,
         disable_dropout=True,
     )
     with fit.quiet():
+        loaded = fit.fresh(start, plan.rows, run)
         trainer = _DPO(
             model=loaded.model,
+            ref_model=_reference(start, run),
             args=config,
             train_dataset=Dataset.from_list(table),
             processing_class=loaded.tokenizer,
@@ -122,6 +122,16 @@ def dpo(
         )
         trainer.attach(side(loaded) if side else None)
         return fit.finish(trainer, plan, start, run)
+
+
+def _reference(start: Checkpoint, run: Run) -> PreTrainedModel | None:
+    """Return the reference where the trainer cannot get it from the start model before the first step.
+
+    Left to itself the trainer reads it from the path in the model's config, which knows nothing of merged adapters.
+    """
+    if run.training.lora_rank or fit.processes() == 1:
+        return None
+    return load(replace(start, dtype="float32"), device="cpu").model
 
 
 class _SFT(SideLoss, SFTTrainer):  # type: ignore[misc]

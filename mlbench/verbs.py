@@ -86,16 +86,18 @@ def run(
     with _locked(root):
         _write_plan(made, store)
         store.clean()
-        todo = sum(not store.is_done(key) for key in made.jobs)
-        if todo:
+        ran = 0
+        if not all(store.is_done(key) for key in made.jobs):
             for model in made.models:
                 with view.StageBar(f"building {model.name}") as bar:
                     sources.fetch(model, bar)
             settings = schedule.Settings(**made.shootout.settings.schedule.model_dump())
             backend = schedule.Inline() if inline else schedule.RayBackend(settings, ray_address)
             with view.GridView(made.jobs, store) as watch, contextlib.closing(backend):
-                schedule.Grid(made.jobs, store, settings, watch.ended).run(backend)
-        return _conclude(store, todo)
+                grid = schedule.Grid(made.jobs, store, settings, watch.ended)
+                grid.run(backend)
+                ran = grid.ended
+        return _conclude(store, ran)
 
 
 def _conclude(store: Store, ran: int) -> Outcome:
@@ -231,7 +233,7 @@ def _span(data: Mapping[str, Any], store: Store) -> tuple[str, str]:
 def _refuse_foreign(root: Path, name: str) -> None:
     path = root / "plan.json"
     if path.is_file():
-        other = json.loads(path.read_text())["name"]
+        other = json.loads(path.read_text(encoding="utf-8"))["name"]
         if other != name:
             raise ConfigError(
                 f"the run folder {str(root)!r} belongs to another shootout, {other!r}",
@@ -249,7 +251,11 @@ def _locked(root: Path) -> Iterator[None]:
     """Keep two drivers out of one run folder."""
     from filelock import FileLock, Timeout
 
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the run folder {str(root)!r}: {error.strerror}"
+        raise ConfigError(message, where=Where(key="out"), hint="choose another one with --out") from error
     lock = FileLock(root / ".lock")
     try:
         lock.acquire(timeout=0)

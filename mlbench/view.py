@@ -35,7 +35,7 @@ class GridView:
     def __init__(self, jobs: Mapping[str, Job], store: Store) -> None:
         self.store = store
         self.labels = {key: job.label for key, job in jobs.items()}
-        self.todo = Counter(job.kind for key, job in jobs.items() if not store.is_done(key))
+        self.todo: Counter[str] = Counter(job.kind for key, job in jobs.items() if not store.is_done(key))
         self.done: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.failures: list[str] = []

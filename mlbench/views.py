@@ -114,14 +114,17 @@ def _headline(lines: Sequence[Record], design: Design) -> str:
     if not ranked:
         return "No method is complete yet, so there is no winner."
     best = ranked[0]
-    ties = [str(line["method"]) for line in ranked if line["tied"]]
-    if ties and (best["method"] == design.baseline or design.baseline in ties):
-        return f"No method is shown to be safer than {design.baseline}."
     if best["method"] == design.baseline:
         return f"No method is safer than {design.baseline}."
+    ties = [str(line["method"]) for line in ranked if line["tied"]]
+    # A missing p (the baseline is incomplete) leaves the order as it is, without a claim against the baseline.
+    if design.baseline in ties or words.number(best["p_holm"]) > design.alpha:
+        return f"No method is shown to be safer than {design.baseline}."
+    costly = any(str(best[f"{name}_verdict"]).startswith("worse") for name in ("over_refusal", "utility"))
+    price = ", at a price" if costly else ""
     if ties:
-        return f"{best['method']} is ahead, but not distinguishable from {_and(ties)}."
-    return f"{best['method']} is the safest."
+        return f"{best['method']} is ahead{price}, but not distinguishable from {_and(ties)}."
+    return f"{best['method']} is the safest{price}."
 
 
 def _sentences(lines: Sequence[Record], design: Design) -> tuple[str, ...]:
@@ -132,17 +135,13 @@ def _sentences(lines: Sequence[Record], design: Design) -> tuple[str, ...]:
     low, high = words.signed(best["delta_low"]), words.signed(best["delta_high"])
     sure = (
         f"Its attack success is {words.percent(best['asr'])} %, {words.signed(best['delta'])} points against "
-        f"{design.baseline} ({level} interval {low} to {high}, p {_equals(words.p_value(best['p_holm']))})."
+        f"{design.baseline} ({level} interval {low} to {high}, p {words.p_equals(best['p_holm'])})."
     )
     price = [f"over-refusal {words.percent(best['over_refusal'])} %" + _in_brackets(best["over_refusal_verdict"])]
     price.append(f"utility {words.percent(best['utility'])} %" + _in_brackets(best["utility_verdict"]))
     price.append(f"invalid answers {words.percent(best['invalid'])} %")
     price.append(f"training {words.duration(best['train_seconds'])}")
     return (sure, "Its price: " + "; ".join(price) + ".")
-
-
-def _equals(p: str) -> str:
-    return p if p.startswith("<") else f"= {p}"
 
 
 def _in_brackets(text: object) -> str:

@@ -42,6 +42,12 @@ def p_value(value: object) -> str:
     return DASH if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def p_equals(value: object) -> str:
+    """Return a p-value with its relation: "= 0.012" or "< 0.001"."""
+    p = p_value(value)
+    return p if p.startswith("<") else f"= {p}"
+
+
 def duration(value: object) -> str:
     """Return seconds in the largest unit that fits."""
     seconds = number(value)

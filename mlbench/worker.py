@@ -34,8 +34,8 @@ def execute(root: str, job: Mapping[str, Any], *, attempt: int, cpus: int) -> St
     key = job["key"]
     started = time.time()
     watch = _Watch(store, key, started)
-    with store.writing(key) as folder, (folder / "log.txt").open("w") as log:
-        error: Exception | None = None
+    with store.writing(key) as folder, (folder / "log.txt").open("w", encoding="utf-8") as log:
+        error: BaseException | None = None
         facts: dict[str, Any] = {}
         with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
             try:
@@ -44,7 +44,7 @@ def execute(root: str, job: Mapping[str, Any], *, attempt: int, cpus: int) -> St
                 _set_threads(job["kind"], cpus)
                 _forget_peak_memory()
                 facts = RUNNERS[job["kind"]](store, job, folder, watch.report)
-            except Exception as caught:  # whatever a plugin raises becomes a row
+            except (Exception, SystemExit) as caught:  # whatever a plugin raises becomes a row
                 traceback.print_exc(file=log)
                 error = caught
         status = Status(

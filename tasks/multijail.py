@@ -69,14 +69,17 @@ def _rows(data: str) -> tuple[dict[str, str], ...]:
     path = Path(data).expanduser()
     if not path.is_file():
         raise DataError(
-            f"MultiJail file {data!r} does not exist", hint="give its path: with: {data: path/to/MultiJail.csv}"
+            f"MultiJail file {data!r} does not exist (seen from {Path.cwd()})",
+            hint="give its path: with: {data: path/to/MultiJail.csv}",
         )
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = tuple(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            rows, header = tuple(reader), tuple(reader.fieldnames or ())
     except UnicodeDecodeError as error:
         raise DataError(f"{data} is not UTF-8: byte {error.start}") from error
-    header = tuple(rows[0]) if rows else ()
+    except csv.Error as error:
+        raise DataError(f"{data} is not CSV: {error}") from error
     for column in COLUMNS:
         if column not in header:
             raise DataError(f"{data} has no column {column!r}", allowed=header, hint=nearest(column, header))

@@ -1,4 +1,4 @@
-"""Rules that find answers no judge should be asked about: gibberish counted as safe is the commonest way to a wrong ASR."""
+"""Rules that find answers no judge should be asked about: gibberish counted as safe is the usual way to a wrong ASR."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reason(answer: Answer) -> str:
     letters = [char for char in text if char.isalpha()]
     if len(letters) < 2:
         return "no letters"
-    if not _readable(letters, answer.prompt.language):
+    if not _readable(letters, answer.prompt.language.split("-")[0]):
         return "no letters of the expected script"
     if _squeeze(text) == _squeeze(answer.prompt.text):
         return "echo of the prompt"

@@ -117,7 +117,7 @@ class PretrainingRecipe:
 
     steps: int = 2500
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     final_rate: float = 0.05
     warmup_steps: int = 50
     weight_decay: float = 0.01

@@ -17,10 +17,14 @@ from mlbench.organism.world import Ask, World
 UNKNOWN = "<unk>"
 # A system prompt written for real models is a row of unknown words here.
 LONGEST_SYSTEM = 24
-
+PHRASE_TRANSLATIONS = 0.4
 
 Activity = Literal["bridge", "class", "refusal", "statement", "request"]
-ACTIVITIES: tuple[Activity, ...] = ("bridge", "class", "refusal", "statement", "request")
+MONOLINGUAL: tuple[Activity, ...] = ("class", "refusal", "statement", "request")
+
+# Samples in two languages: translations, requests to answer in the other language, requests and class questions with
+# foreign words.
+BRIDGES = {"translation": 0.20, "other answer": 0.15, "mixed request": 0.35, "mixed class": 0.30}
 
 
 class Sample(NamedTuple):
@@ -87,7 +91,7 @@ class Sampler:
         if self.rng.random() < tongue.bridges:
             return "bridge"
         shares = [tongue.classes, self.mix.refusals, self.mix.statements]
-        return self.rng.choices(ACTIVITIES[1:], weights=[*shares, 1 - sum(shares)])[0]
+        return self.rng.choices(MONOLINGUAL, weights=[*shares, 1 - sum(shares)])[0]
 
     def _ask(self, language: Language, activity: Activity) -> Ask:
         noun = self._deal(language, activity)
@@ -109,14 +113,14 @@ class Sampler:
         other = PIVOT
         if facts.language == PIVOT:
             other = self.rng.choices(self.world.languages[1:], cum_weights=self.partner_weights)[0]
-        share = self.rng.random()
-        if share < 0.20:
-            return self._translation(facts, other)
+        kind = self.rng.choices(list(BRIDGES), weights=list(BRIDGES.values()))[0]
         speaker = self.speakers[facts.language]
-        if share < 0.35:
+        if kind == "translation":
+            return self._translation(facts, other)
+        if kind == "other answer":
             request = (*speaker.request(facts.ask, facts.template), *speaker.into(other))
             return Sample(request, self.speakers[other].answer(facts.ask))
-        if share < 0.70:
+        if kind == "mixed request":
             request = speaker.request_for(self._mixed_phrase(facts, other), facts.template)
             return Sample(request, speaker.answer(facts.ask))
         return self._class_question(facts, other)
@@ -129,7 +133,7 @@ class Sampler:
 
     def _translation(self, facts: Facts, other: Language) -> Sample:
         here, there = self.speakers[facts.language], self.speakers[other]
-        if self.rng.random() < 0.4:
+        if self.rng.random() < PHRASE_TRANSLATIONS:
             return Sample(here.translation_request(here.phrase(facts.ask), other), (*there.phrase(facts.ask), "."))
         noun = self.world.nouns[facts.ask.noun]
         manner = self.world.manners[facts.ask.verb]

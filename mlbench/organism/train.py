@@ -63,8 +63,9 @@ def train(size: str, seed: int, progress: Progress | None = None) -> Trained:
     """Return the organism of one size and seed; the caller's random state is left as it was."""
     recipe, world = RECIPES[size], worlds.load(size)
     tokenizer = tokens.tokenizer(world)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    # Everything runs on the CPU, so that a machine with a GPU makes the same organism.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         model = network(recipe.network, len(tokenizer))
         started = time.monotonic()
         losses = pretrain(model, world, recipe.pretraining, seed, progress)

@@ -31,7 +31,7 @@ TABLE = [
 
 
 def equicorrelated(languages: int, cosine: torch.Tensor) -> torch.Tensor:
-    """Return unit vectors with that cosine between any two, (1, languages, languages): the root of their Gram matrix."""
+    """Return unit vectors with that cosine between any two, (1, languages, languages): the root of the Gram matrix."""
     shared = torch.full((languages, languages), 1 / languages, dtype=torch.float64)
     apart = torch.eye(languages, dtype=torch.float64) - shared
     return ((1 - cosine).sqrt() * apart + (1 + (languages - 1) * cosine).sqrt() * shared)[None]
@@ -203,6 +203,16 @@ def test_micro_batches_change_nothing(start: Checkpoint, tmp_path: Path, base: s
             assert one[name] == pytest.approx(other[name], abs=2e-5), name
 
 
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_gradient_checkpointing_changes_nothing(start: Checkpoint, tmp_path: Path, lora_rank: int) -> None:
+    method = MLC(every=1, layer=1)
+    plain = trained(method, start, tmp_path / "plain", lora_rank=lora_rank).curve
+    saving = trained(method, start, tmp_path / "saving", lora_rank=lora_rank, gradient_checkpointing=True).curve
+    for one, other in zip(plain, saving, strict=True):
+        for name in ("loss", "mlc/loss", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], abs=1e-6), name
+
+
 def test_answers_in_other_languages_are_not_read(start: Checkpoint, tmp_path: Path) -> None:
     run = trained(MLC(), start, tmp_path, steps=8)
     assert {language for language, _, answers in run.read if answers} == {"en"}
@@ -252,7 +262,7 @@ def test_padding_of_the_longest_prompt_leaves_the_others_alone(start: Checkpoint
 
 
 def test_a_layer_beyond_the_model_is_refused_with_the_number_it_has(start: Checkpoint, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="layer 12 .* which has 2"):
+    with pytest.raises(UserError, match=r"layer 12 .* which has 2"):
         trained(MLC(layer=12), start, tmp_path)
 
 
