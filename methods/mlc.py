@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from mlbench.models import Loaded
-    from mlbench.side import Side, Terms
+    from mlbench.training.side import Side, Terms
 
 Group = Mapping[Language, Example]
 
@@ -210,7 +210,7 @@ class MLC:
 
     def batches(self, groups: Sequence[Group], pivot: Language, run: Run) -> list[list[tuple[Example, ...]]]:
         """Return the prompts of each step that has the penalty: translations of one prompt, the pivot first."""
-        from mlbench import fit
+        from mlbench.training import fit
 
         size = self.prompts_per_step or run.training.batch_size
         steps = range(0, run.training.steps, self.every)
@@ -227,8 +227,8 @@ class MLC:
 
     def side(self, loaded: Loaded, groups: Sequence[Group], pivot: Language, run: Run) -> Side:
         """Return the penalty for a start model, with its prompts laid out and encoded."""
-        from mlbench import fit, hidden
-        from mlbench.side import Side
+        from mlbench.training import fit, hidden
+        from mlbench.training.side import Side
 
         batches = self.batches(groups, pivot, run)
         rows = tuple(dict.fromkeys(row for batch in batches for prompt in batch for row in prompt))
@@ -277,7 +277,7 @@ class MLC:
         """
         import torch
 
-        from mlbench.side import Terms
+        from mlbench.training.side import Terms
 
         # In float32 whatever the trainer's precision, as in the released code.
         with torch.autocast(found.device.type, enabled=False):

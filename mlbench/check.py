@@ -153,7 +153,7 @@ def _light(cls: type) -> str:
 
 def method(subject: Method, folder: Path, architectures: Sequence[str] = ARCHITECTURES) -> Iterator[Finding]:
     """Yield the findings on a method, trained for two steps per architecture with LoRA and in full."""
-    from mlbench import fit
+    from mlbench.training import fit
 
     yield _attempt("states its paper", lambda: "" if subject.paper else "`paper` is empty")
     unknown = sorted(set(subject.needs) - set(get_args(Need)))

@@ -119,7 +119,7 @@ def of_run(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: The folder holds no plan.
     """
-    from mlbench import frames
+    from mlbench.results import frames
 
     store = Store(folder)
     plan = frames.read_plan(folder)

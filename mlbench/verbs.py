@@ -102,7 +102,7 @@ def run(
 
 def _conclude(store: Store, ran: int) -> Outcome:
     """Compute and write whatever the finished jobs allow."""
-    from mlbench import frames
+    from mlbench.results import frames
 
     data = frames.read_plan(store.root)
     table = frames.jobs(data, store)
@@ -117,7 +117,8 @@ def _conclude(store: Store, ran: int) -> Outcome:
 
 def _track(store: Store, data: Mapping[str, Any], results: Results, written: Mapping[str, Path]) -> None:
     """Mirror to MLflow, unless nothing changed since it was mirrored."""
-    from mlbench import frames, track
+    from mlbench import track
+    from mlbench.results import frames
 
     marker = store.root / "tracked.json"
     now = {"uri": data["tracking"]["uri"], "done": sorted(key for key in data["jobs"] if store.is_done(key))}
@@ -139,7 +140,8 @@ def write_report(root: Path) -> tuple[Mapping[str, Path], Results | None]:
     Raises:
         DataError: The folder holds no plan.
     """
-    from mlbench import frames, report, results
+    from mlbench import report, results
+    from mlbench.results import frames
 
     store = Store(root)
     data = frames.read_plan(root)

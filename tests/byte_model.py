@@ -44,8 +44,12 @@ def pairs(data: Path) -> list[tuple[str, str]]:
     found = []
     for path in sorted(data.glob("polyrefuse/harmless_test_translated_*.json")):
         rows = json.loads(path.read_text(encoding="utf-8"))
-        found += [(row["instruction"], row["instruction_translated"]) for row in rows if "instruction_translated" in row]
-        found += [(row["instruction_translated"], row["instruction"]) for row in rows if "instruction_translated" in row]
+        found += [
+            (row["instruction"], row["instruction_translated"]) for row in rows if "instruction_translated" in row
+        ]
+        found += [
+            (row["instruction_translated"], row["instruction"]) for row in rows if "instruction_translated" in row
+        ]
     for path in sorted(data.glob("mgsm/mgsm_*.tsv")):
         lines = path.read_text(encoding="utf-8").splitlines()
         found += [(question, answer) for question, _, answer in (line.rpartition("\t") for line in lines)]

@@ -6,8 +6,9 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mlbench import check, fit, hidden, models, tiny
+from mlbench import check, models, tiny
 from mlbench.errors import UserError
+from mlbench.training import fit, hidden
 
 torch.set_num_threads(1)
 

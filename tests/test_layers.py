@@ -31,7 +31,6 @@ LAYERS = (
     "jobs",
     "store",
     "worker",
-    "frames",
     "results",
     "schedule",
     "view",

@@ -25,13 +25,21 @@ def made(bench: Bench, **changes: Any) -> plan.Plan:
 
 def keys(found: plan.Plan, kind: str, method: str | None = None) -> set[str]:
     """Return the keys of one kind of job, of one method where it is given."""
-    of = {"align": lambda cell: cell.chain, "answer": lambda cell: [cell.answer_key], "judge": lambda cell: [cell.judge_key]}
+    of = {
+        "align": lambda cell: cell.chain,
+        "answer": lambda cell: [cell.answer_key],
+        "judge": lambda cell: [cell.judge_key],
+    }
     return {key for cell in found.cells if method in (None, cell.method) for key in of[kind](cell)}
 
 
 def test_the_graph_is_align_then_answer_then_judge(bench: Bench) -> None:
     found = made(bench)
-    assert {kind: len(keys(found, kind)) for kind in ("align", "answer", "judge")} == {"align": 2, "answer": 6, "judge": 6}
+    assert {kind: len(keys(found, kind)) for kind in ("align", "answer", "judge")} == {
+        "align": 2,
+        "answer": 6,
+        "judge": 6,
+    }
     assert len(found.cells) == 2 * 3
     for job in found.jobs.values():
         before = {"align": set(), "answer": {"align"}, "judge": {"answer"}}[job.kind]
@@ -43,14 +51,19 @@ def test_planning_twice_gives_the_same_keys(bench: Bench) -> None:
 
 
 def test_equal_fields_under_two_labels_share_jobs(bench: Bench) -> None:
-    found = made(bench, methods=["sft", {"use": "sft", "name": "again"}, {"use": "sft", "name": "other", "with": {"benign": False}}])
+    found = made(
+        bench,
+        methods=["sft", {"use": "sft", "name": "again"}, {"use": "sft", "name": "other", "with": {"benign": False}}],
+    )
     for kind in ("align", "answer", "judge"):
         assert keys(found, kind, "sft") == keys(found, kind, "again")
         assert not keys(found, kind, "sft") & keys(found, kind, "other")
 
 
 def test_a_default_written_out_is_the_default(bench: Bench) -> None:
-    found = made(bench, methods=["sft", {"use": "sft", "name": "again", "with": {"benign": True}, "training": {"steps": 2}}])
+    found = made(
+        bench, methods=["sft", {"use": "sft", "name": "again", "with": {"benign": True}, "training": {"steps": 2}}]
+    )
     assert keys(found, "align", "sft") == keys(found, "align", "again")
 
 
@@ -78,11 +91,10 @@ OTHER_TRAINING = [
     {"seeds": [1]},
     {"training": {"steps": 3, "batch_size": 4, "learning_rate": 1e-2}},
     {"methods": ["none", {"use": "sft", "with": {"benign": False}, "training": {"lora_rank": 2}}]},
-    {"languages": ["en"], "methods": [{"use": "sft", "with": {"languages": "all"}}]},
 ]
 
 
-@pytest.mark.parametrize("changes", OTHER_TRAINING, ids=["seed", "steps", "field", "languages"])
+@pytest.mark.parametrize("changes", OTHER_TRAINING, ids=["seed", "steps", "field"])
 def test_what_training_depends_on_changes_its_key(bench: Bench, changes: dict[str, Any]) -> None:
     before, after = made(bench), made(bench, **changes)
     for kind in ("align", "answer", "judge"):
@@ -148,7 +160,11 @@ def test_a_chain_starts_each_method_from_the_checkpoint_before_it(bench: Bench) 
 @pytest.mark.parametrize(
     ("rows", "fields", "need"),
     [
-        ({"language": "xa", "chosen": None}, {"languages": "all"}, "target_preferences: no chosen and rejected answers"),
+        (
+            {"language": "xa", "chosen": None},
+            {"languages": "all"},
+            "target_preferences: no chosen and rejected answers",
+        ),
         ({"harmful": True}, {}, "benign_prompts: no benign rows"),
         ({"rejected": None}, {}, "pivot_preferences: no chosen and rejected answers in the pivot language 'en'"),
     ],

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from mlbench import report, words
+from mlbench import report
 from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo
-from mlbench.results import compute
+from mlbench.results import compute, words
 
 from .frames import TASKS, TIERS, Behaviour, Grid, jobs, verdicts
 

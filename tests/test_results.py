@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlbench.cells import clustered, prepare
 from mlbench.errors import DataError, UserError
 from mlbench.results import Design, compute
+from mlbench.results.cells import clustered, prepare
 
 from .frames import TIERS, Behaviour, Grid, jobs, verdicts
 

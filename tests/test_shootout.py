@@ -101,7 +101,7 @@ WRONG = [
     ({"pivot": "xz"}, "pivot", "the pivot 'xz' is not among the languages"),
     ({"corpus": "nowhere.jsonl"}, "corpus", "corpus file 'nowhere.jsonl' does not exist"),
     ({"plugins": ["task:nowhere.py"]}, "plugins[0]", "plugin file 'nowhere.py' does not exist"),
-    ({"tasks": ["multijail"]}, "tasks[0]", "MultiJail file 'MultiJail.csv' does not exist"),
+    ({"tasks": ["multijail"], "languages": ["en"], "unseen": None}, "tasks[0]", "MultiJail file 'MultiJail.csv' does not exist"),
     ({"models": ["org/name"]}, "models[0]", "the hub model 'org/name' needs `revision`"),
     ({"methods": [{"use": ["none", "sft"], "with": {"benign": True}}]}, "methods[0].with",
      "`with` is ambiguous for a chain"),

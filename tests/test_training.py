@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
-from mlbench import fit, models, tiny, training
+from mlbench import models, tiny, training
 from mlbench.core import Checkpoint, Example, Training
 from mlbench.errors import ConfigError, DataError
+from mlbench.training import fit
 
 torch.set_num_threads(1)
 

@@ -13,11 +13,12 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mlbench import stats, words
-from mlbench.cells import ENDPOINT, clustered, grid, over_seeds, per_seed, planned_jobs, prepare
-from mlbench.costs import costs
+from mlbench import stats
 from mlbench.errors import DataError, unknown
-from mlbench.guards import warnings
+from mlbench.results import words
+from mlbench.results.cells import ENDPOINT, clustered, grid, over_seeds, per_seed, planned_jobs, prepare
+from mlbench.results.costs import costs
+from mlbench.results.guards import warnings
 
 TIERS = ("high", "mid", "low")
 

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mlbench import words
 from mlbench.errors import shorten
-from mlbench.results import Design, Results
+from mlbench.results import Design, Results, words
 
 Record = dict[str, object]
 

@@ -9,11 +9,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from mlbench import fit
 from mlbench.core import Checkpoint, Corpus, Example, Run
 from mlbench.errors import ConfigError, DataError
 from mlbench.models import Loaded, load
-from mlbench.side import Side, SideLoss
+from mlbench.training import fit
+from mlbench.training.side import Side, SideLoss
 
 MakeSide = Callable[[Loaded], Side]
 

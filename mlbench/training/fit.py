@@ -27,7 +27,7 @@ from transformers.utils import logging
 from mlbench import models
 from mlbench.core import Checkpoint, Example, Run, Training
 from mlbench.errors import ConfigError, DataError, JobError
-from mlbench.side import gather
+from mlbench.training.side import gather
 
 Turns = list[dict[str, str]]
 

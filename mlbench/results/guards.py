@@ -8,7 +8,7 @@ from itertools import combinations
 import pandas as pd
 
 from mlbench.errors import shorten
-from mlbench.words import percent
+from mlbench.results.words import percent
 
 SMOKE_JUDGE = "refusal"
 FEW_CLUSTERS = 30

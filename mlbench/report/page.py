@@ -14,9 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlbench import figures, words
-from mlbench.results import Results
-from mlbench.views import ModelView, failure_lines, model_views
+from mlbench.report import figures
+from mlbench.report.views import ModelView, failure_lines, model_views
+from mlbench.results import Results, words
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -1,0 +1,5 @@
+"""Gradient training, as far as two or more methods share it."""
+
+from mlbench.training.trainers import dpo, preferences, sft
+
+__all__ = ["dpo", "preferences", "sft"]
