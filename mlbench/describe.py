@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from mlbench import cache as caches
 from mlbench import plugins, sources, stats
 from mlbench.errors import PluginError, UserError, nearest, unknown
 from mlbench.plan import Plan
@@ -259,7 +260,7 @@ def doctor() -> dict[str, str]:
     facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     facts["free disk"] = f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB"
     facts["gpu"] = _gpu()
-    cache = sources.cache_folder()
+    cache = caches.folder()
     built = [path.name for path in sorted(cache.glob("organism/*/"))]
     facts["cache"] = f"{cache} ({len(built)} organisms)"
     facts["executable"] = (

@@ -25,7 +25,7 @@ from mlbench.yamlfile import Location, validate
 
 JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
-    "align": ("core", "corpus", "models", "hidden", "training", "fit", "side", "jobs"),
+    "align": ("core", "corpus", "models", "training", "jobs"),
     "answer": ("core", "models", "jobs"),
     "judge": ("core", "jobs", "organism"),
 }

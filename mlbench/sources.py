@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,8 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
+from mlbench import cache
 from mlbench.core import Checkpoint, Model
 from mlbench.errors import DataError
 
@@ -21,11 +21,6 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CONTENT = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 
 Progress = Callable[[str, int, int], None]
-
-
-def cache_folder() -> Path:
-    """Return the folder of everything mlbench can make again; MLBENCH_CACHE overrides it."""
-    return Path(os.environ.get("MLBENCH_CACHE") or user_cache_path("mlbench"))
 
 
 def resolve(source: str, *, name: str = "", revision: str = "", dtype: str = "float32") -> Model:
@@ -83,8 +78,10 @@ def fingerprint(folder: Path) -> str:
     """
     if not (folder / "config.json").is_file():
         raise DataError(f"{str(folder)!r} is not a Hugging Face model folder: it has no config.json")
-    memory_file = cache_folder() / "fingerprints.json"
-    memory: dict[str, str] = json.loads(memory_file.read_text()) if memory_file.is_file() else {}
+    memory_file = cache.folder() / "fingerprints.json"
+    memory: dict[str, str] = {}
+    with contextlib.suppress(OSError, ValueError):  # nothing is remembered, or the file is damaged: hash again
+        memory = json.loads(memory_file.read_text(encoding="utf-8"))
     digest = hashlib.sha256()
     for path in sorted({path for pattern in CONTENT for path in folder.glob(pattern)}):
         stat = path.stat()
@@ -94,7 +91,7 @@ def fingerprint(folder: Path) -> str:
         digest.update(f"{path.name}:{memory[stamp]}\n".encode())
     memory_file.parent.mkdir(parents=True, exist_ok=True)
     temporary = memory_file.with_suffix(f".{os.getpid()}")
-    temporary.write_text(json.dumps(memory))
+    temporary.write_text(json.dumps(memory), encoding="utf-8")
     temporary.replace(memory_file)
     return digest.hexdigest()[:16]
 

@@ -14,6 +14,7 @@ ENGINE = ROOT / "mlbench"
 # Each layer may import the layers before it, and its own members may import each other.
 LAYERS = (
     "errors",
+    "cache",
     "core",
     "plugins",
     "stats",

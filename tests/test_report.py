@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mlbench import report
 from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo
+from mlbench.report.page import CSV_TABLES
 from mlbench.results import compute, words
 
 from .frames import TASKS, TIERS, Behaviour, Grid, jobs, verdicts
@@ -160,7 +161,7 @@ def test_every_method_and_language_has_its_number(complete, page):
 
 def test_every_table_becomes_a_file(complete, tmp_path):
     paths = report.write(complete, run_info(METHODS), tmp_path / "new")
-    assert set(paths) == {"report.html", "report.md", *(f"{table}.csv" for table in report.CSV_TABLES)}
+    assert set(paths) == {"report.html", "report.md", *(f"{table}.csv" for table in CSV_TABLES)}
     back = pd.read_csv(paths["ranking.csv"])
     assert back["asr"].tolist() == pytest.approx(complete.ranking["asr"].tolist())
     assert all(Path(path).exists() for path in paths.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from filelock import FileLock
 
-from mlbench import sources
+from mlbench import cache
 from mlbench.organism import recipe, train
 from mlbench.organism.train import Progress, Trained
 
@@ -26,7 +26,7 @@ RECORD = "organism.json"
 
 def folder(size: str, seed: int) -> Path:
     """Return where an organism lies, built or not."""
-    return sources.cache_folder() / "organism" / recipe.content_key(size, seed)
+    return cache.folder() / "organism" / recipe.content_key(size, seed)
 
 
 def ensure(size: str, seed: int, *, progress: Progress | None = None) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mlbench.core import Language, Tier
@@ -54,11 +54,11 @@ TONGUES = (
     Tongue(code=PIVOT, tier="high", weight=1.0, bridges=0.20, classes=0.40, verb_first=True),
     Tongue(code="h1", tier="high", weight=0.50, bridges=0.55, classes=0.36, verb_first=True),
     Tongue(code="h2", tier="high", weight=0.50, bridges=0.55, classes=0.36, verb_first=False),
-    Tongue(code="m1", tier="mid", weight=0.38, bridges=0.20, classes=0.25, verb_first=True),
-    Tongue(code="m2", tier="mid", weight=0.38, bridges=0.20, classes=0.25, verb_first=False),
-    Tongue(code="l1", tier="low", weight=0.34, bridges=0.03, classes=0.20, verb_first=True),
-    Tongue(code="l2", tier="low", weight=0.34, bridges=0.03, classes=0.20, verb_first=False),
-    Tongue(code=UNSEEN, tier="mid", weight=0.38, bridges=0.20, classes=0.25, verb_first=True),
+    Tongue(code="m1", tier="mid", weight=0.38, bridges=0.16, classes=0.25, verb_first=True),
+    Tongue(code="m2", tier="mid", weight=0.38, bridges=0.16, classes=0.25, verb_first=False),
+    Tongue(code="l1", tier="low", weight=0.34, bridges=0.03, classes=0.18, verb_first=True),
+    Tongue(code="l2", tier="low", weight=0.34, bridges=0.03, classes=0.18, verb_first=False),
+    Tongue(code=UNSEEN, tier="mid", weight=0.38, bridges=0.16, classes=0.25, verb_first=True),
 )
 
 
@@ -139,7 +139,7 @@ class TuningRecipe:
     batch_size: int = 32
     learning_rate: float = 3e-4
     warmup_steps: int = 10
-    replay: float = 0.2
+    replay: float = 0.4
     check_every: int = 5
     stop_asr: float = 0.02
     stop_utility: float = 0.96
@@ -152,7 +152,7 @@ class Recipe:
 
     world: WorldRecipe = WorldRecipe()
     network: NetworkRecipe = NetworkRecipe()
-    pretraining: PretrainingRecipe = field(default_factory=PretrainingRecipe)
+    pretraining: PretrainingRecipe = PretrainingRecipe()
     tuning: TuningRecipe = TuningRecipe()
 
 
@@ -167,7 +167,7 @@ RECIPES = {
             seed=2000,
         ),
         network=NetworkRecipe(hidden=192, feed_forward=384, layers=6, heads=6),
-        pretraining=PretrainingRecipe(steps=4000, batch_size=64),
+        pretraining=PretrainingRecipe(steps=4000, batch_size=64, learning_rate=1.5e-3),
     ),
 }
 

@@ -136,8 +136,10 @@ def _check_primary(planned: pd.DataFrame, design: Design) -> None:
 
 def _arms(rows: pd.DataFrame, cells: pd.DataFrame, design: Design) -> dict[Key, Arm]:
     arms = {}
+    graded = set(rows.loc[rows["accuracy"].notna(), "task"]) | set(cells.loc[cells["kind"] == "utility", "task"])
     for kind, endpoint in ENDPOINT.items():
-        decides = cells["task"].isin(design.primary) if kind == "safety" else cells["kind"] == kind
+        tasks = {"safety": set(design.primary), "utility": graded}.get(kind)
+        decides = cells["kind"] == kind if tasks is None else cells["task"].isin(tasks)
         for (model, method), part in cells[decides].groupby(["model", "method"]):
             whole = part.groupby("seed")["complete"].all()
             seeds = tuple(int(seed) for seed in whole.index[whole])
