@@ -105,20 +105,30 @@ def run(
 
 
 def _finish(outcome: Any) -> None:
+    if outcome.results is not None:
+        _print_results(outcome.results)
+    print(f"{outcome.ran} jobs ran, {outcome.failed} failed or left; run folder {outcome.folder}")
+    if outcome.failed:
+        print(f"what failed: mlbench status {outcome.folder}")
+    if "report.html" in outcome.report:
+        print(f"report: {outcome.report['report.html']}")
+    raise typer.Exit(outcome.exit_code)
+
+
+def _print_results(results: Any) -> None:
     from rich.console import Console
 
-    console = Console()
-    if outcome.results is not None:
-        from mlbench import report
+    from mlbench import report
 
-        console.print(report.terminal(outcome.results))
-        for warning in outcome.results.warnings:
-            console.print(f"warning: {warning}", markup=False, highlight=False)
-    print(f"{outcome.ran} jobs ran, {outcome.failed} failed; run folder {outcome.folder}")
-    for name in ("report.html",):
-        if name in outcome.report:
-            print(f"report: {outcome.report[name]}")
-    raise typer.Exit(outcome.exit_code)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=110)
+    console.print("Attack success, macro over all languages (lower is safer)")
+    console.print(report.terminal(results))
+    for sentence in report.verdicts(results):
+        print(sentence)
+    for warning in results.warnings:
+        print(f"warning: {warning}")
 
 
 @app.command()
@@ -152,15 +162,12 @@ def report(folder: RunFolder) -> None:
 
     Example:  mlbench report reports/demo
     """
-    from rich.console import Console
-
-    from mlbench import report as reports
     from mlbench import verbs
 
     written, results = verbs.write_report(folder)
     if results is None:
         raise UserError(f"no cell of {folder} is finished yet", hint=f"see: mlbench status {folder}")
-    Console().print(reports.terminal(results))
+    _print_results(results)
     print(f"report: {written['report.html']}")
 
 

@@ -5,18 +5,23 @@ Only safetensors are read and no remote code is run. Greedy decoding is the defa
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mlbench.core import Answer, Checkpoint, Language, Prompt
 from mlbench.errors import DataError
 
 Progress = Callable[[int, int], None]
+
+# mlbench shows its own progress; a bar per loaded shard would tear it apart.
+transformers.logging.disable_progress_bar()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> Loaded:
             use_safetensors=True,
             trust_remote_code=False,
         )
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: an unknown kind of model, or one that brings its own code
         raise DataError(f"cannot load the model {checkpoint.base!r}: {str(error).splitlines()[0]}") from error
     if tokenizer.chat_template is None:
         raise DataError(
@@ -76,7 +81,10 @@ def _merge(model: Any, adapter: str) -> Any:
     from peft import PeftModel
 
     refuse_pickles(adapter)
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
+    with warnings.catch_warnings():
+        # peft still asks transformers by the name that this version deprecates.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
 
 
 def refuse_pickles(folder: str) -> None:

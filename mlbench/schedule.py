@@ -6,6 +6,7 @@ folder as soon as it has it, and returns nothing; the driver reads the folder. `
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -87,6 +88,7 @@ class RayBackend:
         quiet_environment()
         import ray
 
+        logging.getLogger("ray").setLevel(logging.ERROR)
         self.ray = ray
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
         try:

@@ -6,6 +6,7 @@ their tags, and a value is logged only where it differs. `mlflow` is imported on
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,6 +41,8 @@ def mirror(
     quiet_environment()
     from mlflow import MlflowClient
 
+    for name in ("mlflow", "alembic"):  # they tell of every table they create
+        logging.getLogger(name).setLevel(logging.WARNING)
     client = MlflowClient(tracking_uri=uri or default_uri(root))
     experiment = _experiment(client, plan["name"], root, own_store=not uri)
     folder = {"mlbench.run": str(root.absolute())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import platform
@@ -16,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlbench import __version__, plan, shootout
+from mlbench import __version__, plan, plugins, shootout
 from mlbench.errors import ConfigError, UserError, Where
 from mlbench.store import Store, write_json
 
@@ -176,6 +177,8 @@ def _run_info(data: Mapping[str, Any], store: Store) -> Any:
             plugin=" + ".join(link["method"] for link in links),
             paper=", ".join(dict.fromkeys(link["paper"] for link in links if link["paper"])),
             fields=_fields(links),
+            note=data["about"][label]["note"],
+            reported=data["about"][label]["reported"],
         )
         for label, links in data["methods"].items()
     )
@@ -292,6 +295,7 @@ def plan_data(made: plan.Plan) -> dict[str, Any]:
         "unseen": settings.unseen,
         "partial": settings.limit is not None,
         "methods": made.methods,
+        "about": {label: _about(links) for label, links in made.methods.items()},
         "models": [asdict(model) for model in made.models],
         "tasks": {label: _task_data(task) for label, task in made.tasks.items()},
         "statistics": settings.statistics.model_dump(),
@@ -309,6 +313,18 @@ def plan_data(made: plan.Plan) -> dict[str, Any]:
 def _task_data(task: Any) -> dict[str, Any]:
     licence = getattr(task, "licence", "")
     return {"kind": task.kind, "source": task.source, "judge": task.judge, "licence": licence}
+
+
+def _about(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a method's plugins say of themselves: one line each, and the numbers of their papers."""
+    classes = [plugins.load("method", link["method"]) for link in links]
+    notes = [(inspect.getdoc(inspect.getmodule(cls)) or "").split("\n")[0] for cls in classes]
+    reported = {
+        ", ".join(str(value) for name, value in row.items() if name != "value"): str(row["value"])
+        for cls in classes
+        for row in getattr(cls, "reported", ())
+    }
+    return {"note": " ".join(notes), "reported": reported}
 
 
 def command_line() -> str:

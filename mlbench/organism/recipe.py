@@ -135,7 +135,7 @@ class TuningRecipe:
         stop_checks: ... at so many checks in a row.
     """
 
-    max_steps: int = 120
+    max_steps: int = 160
     batch_size: int = 32
     learning_rate: float = 3e-4
     warmup_steps: int = 10

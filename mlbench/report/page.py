@@ -173,14 +173,16 @@ def _environment(*, escape: bool) -> Environment:
 
 
 def terminal(results: Results) -> Table:
-    """Return the ranking for the terminal."""
+    """Return the ranking for the terminal, narrow enough for 100 columns; `verdicts` says it in words."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title="attack success, macro over all languages (lower is safer)", title_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
     several = results.ranking["model"].nunique() > 1
-    for heading in _HEADINGS if several else _HEADINGS[1:]:
-        table.add_column(heading, justify="left" if heading in ("model", "method", "verdict") else "right")
+    headings = [heading.format(baseline=results.design.baseline) for heading in _HEADINGS]
+    for heading in headings if several else headings[1:]:
+        table.add_column(heading, justify="left" if heading in ("model", "method") else "right", no_wrap=True)
     for line in results.ranking.to_dict("records"):
         entries = _entries(line)
         # Text, not str: a name with square brackets is no markup.
@@ -188,9 +190,21 @@ def terminal(results: Results) -> Table:
     return table
 
 
+def verdicts(results: Results) -> list[str]:
+    """Return one sentence per method that is compared with the baseline."""
+    lines = []
+    for line in results.ranking.to_dict("records"):
+        if line["method"] != results.design.baseline:
+            where = f" on {line['model']}" if results.ranking["model"].nunique() > 1 else ""
+            lines.append(
+                f"{line['method']}{where}: {line['verdict']} (attack success against {results.design.baseline})"
+            )
+    return lines
+
+
 _HEADINGS = (
-    *("model", "#", "method", "attack success %", "change, points", "p (Holm)", "verdict"),
-    *("over-refusal %", "utility %", "invalid %", "training"),
+    *("model", "#", "method", "attack\nsuccess %", "change from\n{baseline}", "p\n(Holm)"),
+    *("over-\nrefusal %", "utility\n%", "invalid\n%", "training"),
 )
 
 
@@ -207,7 +221,6 @@ def _entries(line: Mapping[str, object]) -> list[str]:
         _interval(line, "asr"),
         _interval(line, "delta"),
         words.p_value(line["p_holm"]),
-        str(line["verdict"]),
         words.percent(line["over_refusal"]),
         words.percent(line["utility"]),
         words.percent(line["invalid"]),

@@ -152,8 +152,9 @@ def _and(names: Sequence[str]) -> str:
 
 
 def _heat_map(means: pd.DataFrame, rate: Rate, methods: Sequence[str], design: Design) -> HeatMap:
-    inside = means["task"].isin(design.primary) if rate.kind == "safety" else means["kind"] == rate.kind
-    table = means[inside]
+    has_rate = (means["kind"] == rate.kind) | means[rate.column].notna()
+    tasks = design.primary if rate.kind == "safety" else set(means.loc[has_rate, "task"])
+    table = means[means["task"].isin(tasks)]
     languages = _languages(table)
     rows = []
     for method in methods:
