@@ -122,7 +122,7 @@ def _print_results(results: Any) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=110)
+        console = Console(width=120)
     console.print("Attack success, macro over all languages (lower is safer)")
     console.print(report.terminal(results))
     for sentence in report.verdicts(results):

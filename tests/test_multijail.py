@@ -45,7 +45,10 @@ def test_the_real_file_has_315_prompts_in_ten_languages_with_shared_ids() -> Non
 
 def test_rows_become_prompts(tmp_path: Path) -> None:
     made = task(write(tmp_path / "m.csv", {}, {"id": "7"}))
-    assert [(prompt.id, prompt.text) for prompt in made.prompts("sw")] == [("multijail-0", "sw 0"), ("multijail-7", "sw 1")]
+    assert [(prompt.id, prompt.text) for prompt in made.prompts("sw")] == [
+        ("multijail-0", "sw 0"),
+        ("multijail-7", "sw 1"),
+    ]
     assert made.tiers["sw"] == "low"
 
 

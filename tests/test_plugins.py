@@ -104,7 +104,7 @@ def test_a_plugin_that_fails_on_import_is_unavailable_with_its_reason(site: Site
 def test_a_broken_plugin_is_an_error_only_where_it_is_used(site: Site, bench: Bench) -> None:
     site.install("judges_of_a", lazy="raise ValueError('not today')")
     plan.make(shootout.load(bench.write()))
-    with pytest.raises(PluginError, match="'lazy'.*cannot be imported: ValueError: not today") as caught:
+    with pytest.raises(PluginError, match=r"'lazy'.*cannot be imported: ValueError: not today") as caught:
         plan.make(shootout.load(bench.write(tasks=[{"use": "requests", "judge": "lazy"}])))
     assert str(caught.value.where).endswith("tiny.yaml:4: tasks[0].judge")
 
@@ -140,7 +140,9 @@ def test_adding_a_plugin_leaves_the_hashes_of_the_others(site: Site) -> None:
     ],
 )
 def test_editing_a_helper_changes_the_hash_however_it_is_imported(site: Site, imports: str) -> None:
-    folder = site.install("judges_of_a", lazy=JUDGE.format(imports=imports), _help="from . import _deep\nx = 1\n", _deep="")
+    folder = site.install(
+        "judges_of_a", lazy=JUDGE.format(imports=imports), _help="from . import _deep\nx = 1\n", _deep=""
+    )
     before = plugins.source_hash("judge", "lazy")
     (folder / "_help.py").write_text("from . import _deep\nx = 2\n")
     after = plugins.source_hash("judge", "lazy")

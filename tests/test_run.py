@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +29,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
-def finished(make_bench: Callable[[Path], Bench], tmp_path_factory: pytest.TempPathFactory) -> tuple[Bench, verbs.Outcome]:
+def finished(
+    make_bench: Callable[[Path], Bench], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Bench, verbs.Outcome]:
     """Return a run with two seeds that nobody may change."""
     bench = make_bench(tmp_path_factory.mktemp("finished"))
     return bench, verbs.run(bench.write(seeds=[0, 1]), inline=True)
@@ -138,7 +134,11 @@ def test_a_method_that_changes_nothing_is_warned_of(bench: Bench) -> None:
 def test_adding_a_method_runs_its_jobs_only(finished: tuple[Bench, verbs.Outcome], tmp_path: Path) -> None:
     bench = copied(finished, tmp_path)
     text = (finished[0].folder / "tiny.yaml").read_text().replace(str(finished[0].folder), str(bench.folder))
-    (bench.folder / "tiny.yaml").write_text(text.replace('methods: ["none", ', 'methods: ["none", {"use": "sft", "name": "all", "with": {"benign": false}}, '))
+    (bench.folder / "tiny.yaml").write_text(
+        text.replace(
+            'methods: ["none", ', 'methods: ["none", {"use": "sft", "name": "all", "with": {"benign": false}}, '
+        )
+    )
     before = rows(bench.folder / "run")
     outcome = verbs.run(bench.folder / "tiny.yaml", ["seeds=[0]"], inline=True)
     assert (outcome.ran, outcome.exit_code) == (7, 0)
@@ -153,20 +153,28 @@ def test_a_deleted_job_is_done_again_with_the_same_result(
     text = (bench.folder / "tiny.yaml").read_text().replace(str(finished[0].folder), str(bench.folder))
     (bench.folder / "tiny.yaml").write_text(text)
     before = rows(bench.folder / "run")
-    trained = {str(path.relative_to(bench.folder)): path.read_bytes() for path in bench.folder.rglob("adapter_model.safetensors")}
+    trained = {
+        str(path.relative_to(bench.folder)): path.read_bytes()
+        for path in bench.folder.rglob("adapter_model.safetensors")
+    }
     table = jobs(bench.folder / "run")
     key = table[(table["kind"] == kind) & (table["method"] == "sft")]["key"].iloc[0]
     Store(bench.folder / "run").discard(key)
     assert verbs.run(bench.folder / "tiny.yaml", ["tracking.enabled=false"], inline=True).ran == 1
     assert rows(bench.folder / "run") == before
-    assert {str(path.relative_to(bench.folder)): path.read_bytes() for path in bench.folder.rglob("adapter_model.safetensors")} == trained
+    assert {
+        str(path.relative_to(bench.folder)): path.read_bytes()
+        for path in bench.folder.rglob("adapter_model.safetensors")
+    } == trained
 
 
 def test_a_run_folder_can_be_moved(finished: tuple[Bench, verbs.Outcome], tmp_path: Path) -> None:
     bench = copied(finished, tmp_path)
     store = Store(bench.folder / "run")
     table = jobs(bench.folder / "run")
-    checkpoints = [store.checkpoint(key) for key in table[(table["kind"] == "align") & (table["method"] == "sft")]["key"]]
+    checkpoints = [
+        store.checkpoint(key) for key in table[(table["kind"] == "align") & (table["method"] == "sft")]["key"]
+    ]
     for checkpoint in checkpoints:
         assert isinstance(checkpoint, Checkpoint)
         assert all(Path(path).is_dir() and Path(path).is_relative_to(bench.folder) for path in checkpoint.adapters)
@@ -221,7 +229,9 @@ def test_a_failed_method_is_a_row_and_the_rest_goes_on(bench: Bench) -> None:
     # none: align + 3 answers + 3 verdicts; odd: its align, which the chain shares
     assert outcome.ran == 8
     assert outcome.report["report.html"].is_file()
-    assert [item["error"] for item in describe.of_run(bench.folder / "run")["failed"]] == ["ValueError: no luck [today]"]
+    assert [item["error"] for item in describe.of_run(bench.folder / "run")["failed"]] == [
+        "ValueError: no luck [today]"
+    ]
     mark.touch()
     again = verbs.run(path, inline=True)
     assert again.exit_code == 0

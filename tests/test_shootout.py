@@ -38,7 +38,8 @@ UNKNOWN = [
     ({"languages": ["en", "xaa"]}, "languages[1]", "no task has the language 'xaa'", "did you mean 'xa'?", "xb"),
     ({"unseen": ["xbb"]}, "unseen[0]", "no task has the language 'xbb'", "did you mean 'xb'?", "xb"),
     ({"corpsu": "x"}, "corpsu", "unknown key 'corpsu'", "did you mean 'corpus'?", "corpus"),
-    ({"methods": [{"use": "sft", "wiht": {}}]}, "methods[0].wiht", "unknown key 'wiht'", "did you mean 'with'?", "with"),
+    ({"methods": [{"use": "sft", "wiht": {}}]}, "methods[0].wiht", "unknown key 'wiht'",
+     "did you mean 'with'?", "with"),
     ({"methods": [{"use": "sft", "with": {"bening": True}}]}, "methods[0].with.bening", "unknown key 'bening'",
      "did you mean 'benign'?", "benign"),
     (
@@ -101,7 +102,8 @@ WRONG = [
     ({"pivot": "xz"}, "pivot", "the pivot 'xz' is not among the languages"),
     ({"corpus": "nowhere.jsonl"}, "corpus", "corpus file 'nowhere.jsonl' does not exist"),
     ({"plugins": ["task:nowhere.py"]}, "plugins[0]", "plugin file 'nowhere.py' does not exist"),
-    ({"tasks": ["multijail"], "languages": ["en"], "unseen": None}, "tasks[0]", "MultiJail file 'MultiJail.csv' does not exist"),
+    ({"tasks": ["multijail"], "languages": ["en"], "unseen": None}, "tasks[0]",
+     "MultiJail file 'MultiJail.csv' does not exist"),
     ({"models": ["org/name"]}, "models[0]", "the hub model 'org/name' needs `revision`"),
     ({"methods": [{"use": ["none", "sft"], "with": {"benign": True}}]}, "methods[0].with",
      "`with` is ambiguous for a chain"),
@@ -176,7 +178,7 @@ def test_failures_allowed_are_a_share_or_a_number(bench: Bench, limit: float) ->
         ("[]", "task 'requests' has no prompts in 'en'"),
         ("[Prompt(id='a', cluster='a', language=language, text=t) for t in 'xy']", "has the id 'a' 2 times in 'en'"),
         (
-            "[Prompt(id=t, cluster=t, language=language, text=t, choices=('p', 'q') if t == 'x' else ()) for t in 'xy']",
+            "[Prompt(id=t, cluster=t, language=language, text=t, choices=('p',) * (t == 'x')) for t in 'xy']",
             "prompts with and without choices",
         ),
     ],

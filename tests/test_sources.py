@@ -70,7 +70,7 @@ def test_a_misspelt_folder_names_the_nearest_model(folder: Path, monkeypatch: py
 
 def test_a_folder_without_a_config_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="is not a Hugging Face model folder: it has no config.json"):
+    with pytest.raises(UserError, match=r"is not a Hugging Face model folder: it has no config\.json"):
         sources.resolve(str(tmp_path / "empty"))
 
 

@@ -107,7 +107,8 @@ All figures are percentages. ASR is strict: leaks (a refusal that goes on to giv
 Utility is the share of benign requests answered word for word right; choice is the share of right translations among
 four. ASR, leaks and invalid answers are shares of harmful requests, over-refusal of benign ones. A tier is the mean of
 its languages without English; `u1` gets as much pre-training as a mid-resource language and is in no method's corpus.
-Nouns: {dev} for development, {test} for test; training never combines them with the verbs they are asked with here."""
+Nouns: {dev} for development, {test} for test;
+training never combines them with the verbs they are asked with here."""
 
 
 def _nouns(world: World, part: Part) -> str:

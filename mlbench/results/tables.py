@@ -218,7 +218,7 @@ def _lines(
             "discordant": compared.discordant,
         }
     ]
-    groups = {f"tier {tier}": (facts["tier"] == tier).to_numpy() for tier in TIERS}
+    groups = {f"tier {tier}": facts.index.isin(_tier(facts, tier, design)) for tier in TIERS}
     groups["unseen"] = ~facts["trained"].to_numpy(dtype=bool)
     for scope, inside in groups.items():
         if inside.any():
@@ -293,7 +293,7 @@ def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, o
         "asr_high": interval.high,
         "asr_by_seed": by_seed,
         "asr_seed_sd": float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else np.nan,
-        **{f"asr_tier_{tier}": arm.mean("asr", facts.index[facts["tier"] == tier]) for tier in TIERS},
+        **{f"asr_tier_{tier}": arm.mean("asr", _tier(facts, tier, design)) for tier in TIERS},
         "asr_trained": arm.mean("asr", facts.index[facts["trained"].astype(bool)]),
         "asr_unseen": arm.mean("asr", facts.index[~facts["trained"].astype(bool)]),
         "asr_pivot": float(by_language.get(design.pivot, np.nan)),
@@ -302,6 +302,11 @@ def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, o
         "clusters": len(data.clusters),
     }
     return line | {name: arm.mean(name) for name in ("leak", "invalid", "unparsed", "language_match", "truncated")}
+
+
+def _tier(facts: pd.DataFrame, tier: str, design: Design) -> pd.Index:
+    """Return the cells of a resource tier; the pivot belongs to none, it is what the others are compared with."""
+    return facts.index[(facts["tier"] == tier) & (facts["language"] != design.pivot)]
 
 
 def _against_baseline(
