@@ -241,7 +241,10 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Task(Protocol):
-    """An evaluation set; its fields say where the data lie or which part is used."""
+    """An evaluation set; its fields say where the data lie or which part is used.
+
+    A task may also have `licence`, and `only_for`: the one model source that its prompts make sense to.
+    """
 
     source: ClassVar[str]
     kind: ClassVar[Kind]

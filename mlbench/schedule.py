@@ -148,7 +148,8 @@ class RayBackend:
         try:
             self.ray.get(handle)
         except self.ray.exceptions.RayError as error:
-            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            # The text of a cancelled task is empty.
+            return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
         return ""
 
     def cancel(self, handle: Any, *, force: bool) -> None:

@@ -39,6 +39,11 @@ class OrganismChoice:
         return world.load(self.size).tiers
 
     @property
+    def only_for(self) -> str:
+        """The only model that speaks these languages."""
+        return f"organism:{self.size}"
+
+    @property
     def judge(self) -> str:
         """Whether the likeliest choice is the right one."""
         return "choice"

@@ -39,6 +39,11 @@ class OrganismHarm:
         return world.load(self.size).tiers
 
     @property
+    def only_for(self) -> str:
+        """The only model that speaks these languages."""
+        return f"organism:{self.size}"
+
+    @property
     def judge(self) -> str:
         """The oracle, which knows the right answer to every request."""
         return "oracle"
