@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlbench import __version__
+from mlbench import __version__, environment
 from mlbench.errors import UserError
 
 INTERRUPTED = 130
@@ -42,6 +42,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else 
 
 def main() -> None:
     """Run the command line; user errors take one screen and exit code 2."""
+    environment.prepare()
     try:
         app()
     except UserError as error:
@@ -124,7 +125,7 @@ def _print_results(results: Any) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     console.print("Attack success, macro over all languages (lower is safer)")
-    console.print(report.terminal(results))
+    console.print(report.terminal(results, intervals=console.width >= 112))
     for sentence in report.verdicts(results):
         print(sentence)
     for warning in results.warnings:

@@ -31,7 +31,9 @@ def view(corpus: Corpus, needs: Iterable[Need]) -> Corpus:
     """Return only what the needs name: a method cannot read what it did not declare."""
     needs = frozenset(needs)
     rows = tuple(row for row in (_visible(row, corpus.pivot, needs) for row in corpus.examples) if row is not None)
-    return replace(corpus, examples=rows)
+    # Whoever reads the pivot alone does not depend on which other languages there are.
+    others = needs & {"parallel_prompts", "target_preferences"}
+    return replace(corpus, examples=rows, languages=corpus.languages if others else (corpus.pivot,))
 
 
 def _visible(row: Example, pivot: Language, needs: frozenset[Need]) -> Example | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from mlbench import cache as caches
-from mlbench import plugins, sources, stats
+from mlbench import environment, plugins, sources, stats
 from mlbench.errors import PluginError, UserError, nearest, unknown
 from mlbench.plan import Plan
 from mlbench.store import Store
@@ -253,10 +253,8 @@ def about_text(facts: Mapping[str, Any]) -> str:
 
 def doctor() -> dict[str, str]:
     """Return what a bug report should say about this machine and this installation."""
-    from mlbench import verbs
-
-    facts = {f"version of {name}": version for name, version in verbs.versions().items()}
-    facts["machine"] = verbs.machine()
+    facts = {f"version of {name}": version for name, version in environment.versions().items()}
+    facts["machine"] = environment.machine()
     facts["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     facts["free disk"] = f"{shutil.disk_usage(Path.cwd()).free / 2**30:.1f} GiB"
     facts["gpu"] = _gpu()

@@ -1,27 +1,20 @@
-"""A shootout expanded into jobs: align -> answer -> judge, each with a key made of everything its result depends on.
-
-Planning starts nothing and imports neither torch nor ray: it validates every name, field, language and need,
-reads the prompts and the corpus, removes training prompts that the evaluation also asks, and counts the work.
-"""
+"""What a shootout will do: jobs align -> answer -> judge, each with a key made of everything its result depends on."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
+import inspect
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from mlbench import corpus as corpora
-from mlbench import plugins, sources
-from mlbench.core import Corpus, Language, Model, Need, Prompt, Task, Training
-from mlbench.errors import DataError, UserError
-from mlbench.shootout import Link, Loaded, MethodEntry, Shootout, TaskEntry
-from mlbench.yamlfile import Location, validate
+from mlbench import environment, plugins
+from mlbench.core import Corpus, Language, Model, Prompt, Task
+from mlbench.shootout import Loaded
 
 JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
@@ -106,289 +99,48 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def make(shootout: Loaded) -> Plan:
-    """Return the plan of a shootout.
-
-    Raises:
-        UserError: A name, field, language or need is wrong; says where in the file.
-    """
-    _register_files(shootout)
-    return _Planner(shootout).plan()
-
-
-def _register_files(shootout: Loaded) -> None:
-    plugins.forget_files()
-    for index, item in enumerate(shootout.settings.plugins):
-        kind, _, name = item.rpartition(":")
-        path = Path(name).expanduser()
-        if kind not in plugins.KINDS:
-            allowed = [f"{kind}:path/to/file.py" for kind in plugins.KINDS]
-            raise shootout.error(f"{item!r} does not say what the plugin is", ("plugins", index), options=allowed)
-        if path.suffix != ".py" or not path.is_file():
-            raise shootout.error(f"plugin file {name!r} does not exist (seen from {Path.cwd()})", ("plugins", index))
-        if taken := plugins.names(kind).get(path.stem):
-            message = f"there is a {kind} {path.stem!r} already, {taken}; give the file another name"
-            raise shootout.error(message, ("plugins", index))
-        plugins.add_file(kind, path)
-
-
-class _Planner:
-    """Collects jobs while it walks the axes; equal jobs of different cells are one job."""
-
-    def __init__(self, shootout: Loaded) -> None:
-        self.shootout = shootout
-        self.settings: Shootout = shootout.settings
-        self.jobs: dict[str, Job] = {}
-        self.cells: list[Cell] = []
-        self.excluded: list[str] = []
-        self.notes: list[str] = []
-        self.corpora: dict[str, Corpus] = {}
-        self.prompts: dict[str, tuple[Prompt, ...]] = {}
-        self.texts: dict[str, list[Prompt]] = {}
-
-    def plan(self) -> Plan:
-        self.models = self._models()
-        self.tasks = {entry.label: self._task(index, entry) for index, entry in enumerate(self.settings.tasks)}
-        self.languages = self._languages()
-        self.asked = {entry.label: self._asked(index, entry) for index, entry in enumerate(self.settings.tasks)}
-        self.methods = {
-            entry.label: [self._link(index, entry, at) for at in range(len(entry.use))]
-            for index, entry in enumerate(self.settings.methods)
-        }
-        for model in self.models:
-            self._model_cells(model)
-        if not self.cells:
-            raise UserError("nothing to run: every cell is excluded", allowed=self.excluded)
-        return Plan(
-            shootout=self.shootout,
-            models=tuple(self.models),
-            tasks=self.tasks,
-            methods={label: tuple(links) for label, links in self.methods.items()},
-            jobs=self.jobs,
-            cells=tuple(self.cells),
-            excluded=tuple(dict.fromkeys(self.excluded)),
-            notes=tuple(dict.fromkeys(self.notes)),
-            corpora=self.corpora,
-            prompts=self.prompts,
-            baseline=self.settings.baseline or self.settings.methods[0].label,
-            languages=self.languages,
-        )
-
-    def _models(self) -> list[Model]:
-        models: list[Model] = []
-        for index, entry in enumerate(self.settings.models):
-            with self.shootout.at("models", index):
-                found = sources.resolve(entry.source, name=entry.name, revision=entry.revision, dtype=entry.dtype)
-            if found.name in [model.name for model in models]:
-                message = f"two models are called {found.name!r}; give one of them another `name`"
-                raise self.shootout.error(message, ("models", index))
-            models.append(found)
-        return models
-
-    def _plugin(self, kind: str, name: str, location: Location) -> Any:
-        with self.shootout.at(*location):
-            return plugins.load(kind, name)
-
-    def _task(self, index: int, entry: TaskEntry) -> Task:
-        cls = self._plugin("task", entry.use, ("tasks", index, "use"))
-        if entry.judge is not None:
-            self._plugin("judge", entry.judge, ("tasks", index, "judge"))
-        task: Task = validate(cls, entry.fields, self.shootout.document, ("tasks", index, "with"))
-        return task
-
-    def _languages(self) -> tuple[Language, ...]:
-        known = tuple(dict.fromkeys(code for task in self.tasks.values() for code in task.languages))
-        unseen = self.settings.unseen
-        for key in ("languages", "unseen"):
-            for index, code in enumerate(getattr(self.settings, key) or []):
-                if code not in known:
-                    raise self.shootout.error(
-                        f"no task has the language {code!r}", (key, index), options=known, name=code
-                    )
-        languages = self.settings.languages or [code for code in known if code not in unseen]
-        if self.settings.pivot not in languages:
-            message = f"the pivot {self.settings.pivot!r} is not among the languages"
-            raise self.shootout.error(message, ("pivot",), options=languages, name=self.settings.pivot)
-        return (*languages, *unseen)
-
-    def _asked(self, index: int, entry: TaskEntry) -> dict[Language, str]:
-        """Read a task's prompts and return language -> key of its prompts."""
-        keys: dict[Language, str] = {}
-        task = self.tasks[entry.label]
-        with self.shootout.at("tasks", index):
-            for language in self.languages:
-                if language in task.languages:
-                    prompts = tuple(task.prompts(language))
-                    _check_prompts(prompts, entry.use, language)
-                    self.texts.setdefault(entry.label, []).extend(prompts)
-                    prompts = prompts[: self.settings.limit]
-                    keys[language] = digest([asdict(prompt) for prompt in prompts])
-                    self.prompts[keys[language]] = prompts
-        return keys
-
-    def _link(self, index: int, entry: MethodEntry, at: int) -> dict[str, Any]:
-        """Return one method of a chain as plain data: plugin, fields, needs, training."""
-        link: Link = entry.use[at]
-        # What is written in short has no such place; errors then name the deepest place that the file has.
-        place: Location = ("methods", index, "use", at)
-        location = ("methods", index, "with") if entry.fields else (*place, "with")
-        cls = self._plugin("method", link.method, (*place, "method"))
-        method = validate(cls, link.fields or entry.fields, self.shootout.document, location)
-        # Equal to the defaults, overridden key by key, and validated as one.
-        merged = {**asdict(self.settings.training), **entry.training}
-        training = validate(Training, merged, self.shootout.document, ("methods", index, "training"))
-        return {
-            "method": link.method,
-            "fields": dataclasses.asdict(method),
-            "needs": sorted(method.needs),
-            "deterministic": bool(getattr(cls, "deterministic", False)),
-            "training": asdict(training),
-            "paper": cls.paper,
-            "code": plugins.source_hash("method", link.method),
-            "plugin_file": _file_of("method", link.method),
-        }
-
-    def _model_cells(self, model: Model) -> None:
-        corpus = self._corpus(model)
-        for index, entry in enumerate(self.settings.methods):
-            for link in self.methods[entry.label]:
-                corpora.require(corpus, link["needs"], link["method"], self.shootout.document.where(("methods", index)))
-            for seed in self.settings.seeds:
-                chain = self._align(model, entry.label, seed, corpus)
-                for task in self.settings.tasks:
-                    self._task_cells(model, entry.label, seed, task, chain)
-
-    def _corpus(self, model: Model) -> Corpus:
-        source = self.settings.corpus
-        pivot = self.settings.pivot
-        trained = [code for code in self.languages if code not in self.settings.unseen]
-        with self.shootout.at("corpus"):
-            if source is None and model.source.startswith(sources.ORGANISM):
-                source = model.source.split("@")[0]
-            if source is None:
-                return corpora.empty(pivot)
-            if source.startswith(sources.ORGANISM):
-                from mlbench.organism import recipe
-                from mlbench.organism.corpus import corpus as organism_corpus
-
-                found = organism_corpus(recipe.parse(source)[0])
-            else:
-                found = corpora.read_jsonl(Path(source), pivot)
-        kept = corpora.restrict(found, pivot, trained)
-        cleaned = corpora.decontaminate(kept, self.texts)
-        for label, ids in cleaned.overlaps.items():
-            self.notes.append(f"{len(ids)} training prompts also occur in {label}; they were removed from training")
-        return cleaned.corpus
-
-    def _align(self, model: Model, label: str, seed: int, corpus: Corpus) -> tuple[str, ...]:
-        """Add the jobs of a chain and return their keys, the last one being the checkpoint of the cell."""
-        keys: list[str] = []
-        for link in self.methods[label]:
-            spec = dict(link) | {
-                "start": keys[-1] if keys else "",
-                "model_name": model.name,
-                "model_source": model.source,
-                "revision": model.revision,
-                "dtype": model.dtype,
-                "corpus": self._add_corpus(corpus, link["needs"]),
-                "seed": 0 if link["deterministic"] else seed,
-                "micro_batch": link["training"]["micro_batch"],
-                "training": None if link["deterministic"] else {**link["training"], "micro_batch": 0},
-                "engine": engine_hash("align"),
-            }
-            keys.append(
-                self._add("align", spec, after=keys[-1:], affinity="", label=f"{label} · {model.name} · seed {seed}")
-            )
-        return tuple(keys)
-
-    def _add_corpus(self, corpus: Corpus, needs: Iterable[Need]) -> str:
-        visible = corpora.view(corpus, needs)
-        key = corpora.digest(visible)
-        self.corpora[key] = visible
-        return key
-
-    def _task_cells(self, model: Model, method: str, seed: int, entry: TaskEntry, chain: tuple[str, ...]) -> None:
-        task = self.tasks[entry.label]
-        only_for = getattr(task, "only_for", None)
-        if only_for and model.source.split("@")[0] != only_for:
-            self.excluded.append(f"{entry.label} on {model.name}: the task is written for {only_for}")
-            return
-        for language in self.languages:
-            if language not in self.asked[entry.label]:
-                self.excluded.append(f"{entry.label} in {language}: the task has no prompts in this language")
-                continue
-            self._cell(model, method, seed, entry, language, chain)
-
-    def _cell(
-        self, model: Model, method: str, seed: int, entry: TaskEntry, language: Language, chain: tuple[str, ...]
-    ) -> None:
-        task = self.tasks[entry.label]
-        prompts_key = self.asked[entry.label][language]
-        place = f"{method} · {model.name} · seed {seed} · {entry.label} · {language}"
-        generation = self.settings.generation
-        answer = {
-            "checkpoint": chain[-1],
-            "prompts": prompts_key,
-            "max_new_tokens": generation.max_new_tokens,
-            "batch_size": generation.batch_size,
-            "engine": engine_hash("answer"),
-        }
-        answer_key = self._add("answer", answer, after=[chain[-1]], affinity=chain[-1], label=place)
-        judge_name = entry.judge or task.judge
-        judge = {
-            "answers": answer_key,
-            "prompts": prompts_key,
-            "judge": judge_name,
-            "fields": {},
-            "code": plugins.source_hash("judge", judge_name),
-            "plugin_file": _file_of("judge", judge_name),
-            "engine": engine_hash("judge"),
-        }
-        judge_key = self._add("judge", judge, after=[answer_key], affinity=judge_name, label=place)
-        self.cells.append(
-            Cell(
-                method=method,
-                model=model.name,
-                seed=seed,
-                task=entry.label,
-                kind=task.kind,
-                language=language,
-                tier=task.tiers.get(language, ""),
-                trained=language not in self.settings.unseen,
-                prompts=len(self.prompts[prompts_key]),
-                judge=judge_name,
-                chain=chain,
-                answer_key=answer_key,
-                judge_key=judge_key,
-            )
-        )
-
-    def _add(self, kind: JobKind, spec: dict[str, Any], *, after: Iterable[str], affinity: str, label: str) -> str:
-        what = {name: value for name, value in spec.items() if name not in PLACEMENT}
-        key = f"{kind}-{digest(what)}"
-        if key not in self.jobs:
-            self.jobs[key] = Job(
-                kind=kind, key=key, spec=spec, after=tuple(after), affinity=f"{kind}:{affinity or key}", label=label
-            )
-        return key
+def as_data(plan: Plan, command: str) -> dict[str, Any]:
+    """Return a plan as plain data: everything that a report needs, and more than enough to audit a run."""
+    settings = plan.shootout.settings
+    return {
+        "versions": environment.versions(),
+        "machine": environment.machine(),
+        "command": command,
+        "created": time.time(),
+        "name": settings.name,
+        "title": settings.title,
+        "shootout": plan.shootout.document.path,
+        "baseline": plan.baseline,
+        "pivot": settings.pivot,
+        "languages": plan.languages,
+        "unseen": settings.unseen,
+        "partial": settings.limit is not None,
+        "methods": plan.methods,
+        "about": {label: _about_methods(links) for label, links in plan.methods.items()},
+        "models": [asdict(model) for model in plan.models],
+        "tasks": {label: _about_task(task) for label, task in plan.tasks.items()},
+        "statistics": settings.statistics.model_dump(),
+        "tracking": settings.tracking.model_dump(),
+        "schedule": settings.schedule.model_dump(),
+        "jobs": {key: asdict(job) for key, job in plan.jobs.items()},
+        "cells": [asdict(cell) for cell in plan.cells],
+        "excluded": plan.excluded,
+        "notes": plan.notes,
+    }
 
 
-def _check_prompts(prompts: Sequence[Prompt], task: str, language: Language) -> None:
-    """Refuse what would only break after everything was paid for.
-
-    Raises:
-        DataError: No prompts, an id that occurs twice, or choices in some prompts only.
-    """
-    ids = Counter(prompt.id for prompt in prompts)
-    repeated = [id for id, count in ids.items() if count > 1]
-    if not prompts:
-        raise DataError(f"task {task!r} has no prompts in {language!r}")
-    if repeated:
-        raise DataError(f"task {task!r} has the id {repeated[0]!r} {ids[repeated[0]]} times in {language!r}")
-    if len({bool(prompt.choices) for prompt in prompts}) > 1:
-        raise DataError(f"task {task!r} has prompts with and without choices in {language!r}")
+def _about_methods(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a method's plugins say of themselves: one line each, and the numbers of their papers."""
+    classes = [plugins.load("method", link["method"]) for link in links]
+    notes = [(inspect.getdoc(inspect.getmodule(cls)) or "").split("\n")[0] for cls in classes]
+    reported = {
+        ", ".join(str(value) for name, value in row.items() if name != "value"): str(row["value"])
+        for cls in classes
+        for row in getattr(cls, "reported", ())
+    }
+    return {"note": " ".join(notes), "reported": reported}
 
 
-def _file_of(kind: str, name: str) -> str:
-    module = plugins.names(kind)[name]
-    return module if module.endswith(".py") else ""
+def _about_task(task: Any) -> dict[str, Any]:
+    licence = getattr(task, "licence", "")
+    return {"kind": task.kind, "source": task.source, "judge": task.judge, "licence": licence}

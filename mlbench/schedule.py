@@ -7,13 +7,12 @@ folder as soon as it has it, and returns nothing; the driver reads the folder. `
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from mlbench import worker
+from mlbench import environment, worker
 from mlbench.errors import UserError
 from mlbench.plan import Job, engine_hash
 from mlbench.store import Status, Store
@@ -85,7 +84,7 @@ class RayBackend:
     """Runs bundles as Ray tasks, on this machine by default, on a cluster with an address."""
 
     def __init__(self, settings: Settings, address: str | None = None) -> None:
-        quiet_environment()
+        environment.prepare()
         import ray
 
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -170,31 +169,21 @@ def _code() -> dict[str, str]:
     return {kind: engine_hash(kind) for kind in ("align", "answer", "judge")}
 
 
-def quiet_environment() -> None:
-    """Keep libraries from phoning home and from flooding the terminal; workers inherit this."""
-    for name, value in {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
 class Grid:
     """The graph of one run: what is missing, what runs, what ended."""
 
     def __init__(
-        self, jobs: Mapping[str, Job], store: Store, settings: Settings, on_end: Callable[[Job, Status], None]
+        self,
+        jobs: Mapping[str, Job],
+        store: Store,
+        settings: Settings,
+        on_end: Callable[[Job, Status], None],
+        on_poll: Callable[[], None] = lambda: None,
     ) -> None:
         self.store = store
         self.settings = settings
         self.on_end = on_end
+        self.on_poll = on_poll
         self.pending = {key: job for key, job in jobs.items() if not store.is_done(key)}
         for key in self.pending:
             store.discard(key)  # an earlier failure is no result of this run
@@ -217,6 +206,7 @@ class Grid:
                 for handle in backend.wait(self.running, POLL_SECONDS):
                     self._settle(handle, backend.failure(handle))
                 self._enforce_timeout(backend)
+                self.on_poll()
         finally:
             for handle in self.running:
                 backend.cancel(handle, force=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from mlbench import environment
 from mlbench.results import Results
-from mlbench.schedule import quiet_environment
 
 RATES = ("asr", "leak", "over_refusal", "accuracy", "invalid", "unparsed", "language_match")
 SUMMARY = ("asr", "asr_unseen", "worst_asr", "over_refusal", "utility", "invalid", "delta", "p", "p_holm", "mde")
@@ -38,7 +38,7 @@ def mirror(
     artifacts: Mapping[str, Path],
 ) -> str:
     """Bring MLflow up to date with a run folder and return the id of the parent run."""
-    quiet_environment()
+    environment.prepare()
     from mlflow import MlflowClient
 
     for name in ("mlflow", "alembic"):  # they tell of every table they create

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
-import os
-import platform
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlbench import __version__, plan, plugins, shootout
+from mlbench import environment, plan, planner, shootout
 from mlbench.errors import ConfigError, UserError, Where
 from mlbench.store import Store, write_json
 
@@ -25,7 +20,6 @@ if TYPE_CHECKING:
     from mlbench.results import Results
 
 DEMO = Path(__file__).parent / "shootouts" / "demo.yaml"
-PACKAGES = ("torch", "transformers", "trl", "peft", "datasets", "ray", "mlflow", "scipy", "numpy", "pandas")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +45,7 @@ def make_plan(path: str | Path, overrides: Sequence[str] = ()) -> plan.Plan:
     Raises:
         UserError: Something in the file is wrong.
     """
-    return plan.make(shootout.load(Path(path), overrides))
+    return planner.make(shootout.load(Path(path), overrides))
 
 
 def folder_of(made: plan.Plan) -> Path:
@@ -78,6 +72,7 @@ def run(
     Raises:
         UserError: Something in the file is wrong; nothing was started.
     """
+    environment.prepare()
     from mlbench import schedule, sources, view
 
     made = make_plan(path, overrides)
@@ -122,8 +117,14 @@ def _track(store: Store, data: Mapping[str, Any], results: Results, written: Map
     from mlbench.results import frames
 
     marker = store.root / "tracked.json"
-    now = {"uri": data["tracking"]["uri"], "done": sorted(key for key in data["jobs"] if store.is_done(key))}
-    if marker.is_file() and json.loads(marker.read_text()) == now:
+    uri = data["tracking"]["uri"] or track.default_uri(store.root)
+    now = {
+        "uri": uri,
+        "done": sorted(key for key in data["jobs"] if store.is_done(key)),
+        "design": [data["baseline"], data["statistics"]],
+    }
+    gone = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+    if not gone and marker.is_file() and json.loads(marker.read_text()) == now:
         return
     try:
         track.mirror(
@@ -276,71 +277,9 @@ def _write_plan(made: plan.Plan, store: Store) -> None:
     store.root.mkdir(parents=True, exist_ok=True)
     store.write_data(made.prompts, made.corpora)
     (store.root / "shootout.yaml").write_text(made.shootout.document.text, encoding="utf-8")
-    write_json(store.root / "plan.json", plan_data(made))
-
-
-def plan_data(made: plan.Plan) -> dict[str, Any]:
-    """Return a plan as plain data: everything that reports need and more than enough to audit a run."""
-    settings = made.shootout.settings
-    return {
-        "mlbench": __version__,
-        "name": settings.name,
-        "title": settings.title,
-        "shootout": made.shootout.document.path,
-        "command": command_line(),
-        "created": time.time(),
-        "baseline": made.baseline,
-        "pivot": settings.pivot,
-        "languages": made.languages,
-        "unseen": settings.unseen,
-        "partial": settings.limit is not None,
-        "methods": made.methods,
-        "about": {label: _about(links) for label, links in made.methods.items()},
-        "models": [asdict(model) for model in made.models],
-        "tasks": {label: _task_data(task) for label, task in made.tasks.items()},
-        "statistics": settings.statistics.model_dump(),
-        "tracking": settings.tracking.model_dump(),
-        "schedule": settings.schedule.model_dump(),
-        "jobs": {key: asdict(job) for key, job in made.jobs.items()},
-        "cells": [asdict(cell) for cell in made.cells],
-        "excluded": made.excluded,
-        "notes": made.notes,
-        "versions": versions(),
-        "machine": machine(),
-    }
-
-
-def _task_data(task: Any) -> dict[str, Any]:
-    licence = getattr(task, "licence", "")
-    return {"kind": task.kind, "source": task.source, "judge": task.judge, "licence": licence}
-
-
-def _about(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what a method's plugins say of themselves: one line each, and the numbers of their papers."""
-    classes = [plugins.load("method", link["method"]) for link in links]
-    notes = [(inspect.getdoc(inspect.getmodule(cls)) or "").split("\n")[0] for cls in classes]
-    reported = {
-        ", ".join(str(value) for name, value in row.items() if name != "value"): str(row["value"])
-        for cls in classes
-        for row in getattr(cls, "reported", ())
-    }
-    return {"note": " ".join(notes), "reported": reported}
+    write_json(store.root / "plan.json", plan.as_data(made, command_line()))
 
 
 def command_line() -> str:
     """Return the command that started this process, as a reader would type it."""
     return " ".join(["mlbench", *sys.argv[1:]])
-
-
-def versions() -> dict[str, str]:
-    """Return the version of mlbench, of Python and of every library that numbers depend on."""
-    found = {"mlbench": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[package] = metadata.version(package)
-    return found
-
-
-def machine() -> str:
-    """Return processor, cores and system in one line."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"

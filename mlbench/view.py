@@ -21,7 +21,7 @@ from mlbench.store import Status, Store
 
 KINDS = ("align", "answer", "judge")
 PLAIN_SECONDS = 20.0
-"""Without a terminal: at least one line in so many seconds while jobs end."""
+"""Without a terminal: one line in so many seconds."""
 
 
 def console() -> Console:
@@ -63,6 +63,10 @@ class GridView:
             text = f"failed: {job.label} ({job.kind}): {status.error_type}: {_first_line(status.error)}"
             self.failures.append(text)
             self.console.print(Text(text, style="red"))
+        self.poll()
+
+    def poll(self) -> None:
+        """Without a terminal, print a line now and then."""
         if not self.console.is_terminal and time.monotonic() - self.printed > PLAIN_SECONDS:
             self._line()
 

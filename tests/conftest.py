@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from mlbench.schedule import quiet_environment
+from mlbench import environment
 
-quiet_environment()
+environment.prepare()
 
 TASK = '''
 """A task of a few made-up requests in three languages."""

@@ -14,6 +14,7 @@ ENGINE = ROOT / "mlbench"
 # Each layer may import the layers before it, and its own members may import each other.
 LAYERS = (
     "errors",
+    "environment",
     "cache",
     "core",
     "plugins",
@@ -25,6 +26,7 @@ LAYERS = (
     "organism",
     "sources",
     "plan",
+    "planner",
     "judges",
     "training",
     "tiny",

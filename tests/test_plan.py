@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mlbench import plan, shootout
+from mlbench import plan, planner, shootout
 from mlbench.errors import NeedsError
 
 from .conftest import Bench
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def made(bench: Bench, **changes: Any) -> plan.Plan:
-    return plan.make(shootout.load(bench.write(**changes)))
+    return planner.make(shootout.load(bench.write(**changes)))
 
 
 def keys(found: plan.Plan, kind: str, method: str | None = None) -> set[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlbench import describe, plan, plugins, shootout
+from mlbench import describe, planner, plugins, shootout
 from mlbench.errors import PluginError
 
 from .conftest import Bench
@@ -103,9 +103,9 @@ def test_a_plugin_that_fails_on_import_is_unavailable_with_its_reason(site: Site
 
 def test_a_broken_plugin_is_an_error_only_where_it_is_used(site: Site, bench: Bench) -> None:
     site.install("judges_of_a", lazy="raise ValueError('not today')")
-    plan.make(shootout.load(bench.write()))
+    planner.make(shootout.load(bench.write()))
     with pytest.raises(PluginError, match=r"'lazy'.*cannot be imported: ValueError: not today") as caught:
-        plan.make(shootout.load(bench.write(tasks=[{"use": "requests", "judge": "lazy"}])))
+        planner.make(shootout.load(bench.write(tasks=[{"use": "requests", "judge": "lazy"}])))
     assert str(caught.value.where).endswith("tiny.yaml:4: tasks[0].judge")
 
 

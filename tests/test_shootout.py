@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlbench import plan, shootout
+from mlbench import planner, shootout
 from mlbench.errors import UserError
 
 from .conftest import Bench
@@ -15,7 +15,7 @@ from .conftest import Bench
 
 def refusal(path: Path, *overrides: str) -> UserError:
     with pytest.raises(UserError) as caught:
-        plan.make(shootout.load(path, overrides))
+        planner.make(shootout.load(path, overrides))
     return caught.value
 
 

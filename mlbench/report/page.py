@@ -172,8 +172,8 @@ def _environment(*, escape: bool) -> Environment:
     return environment
 
 
-def terminal(results: Results) -> Table:
-    """Return the ranking for the terminal, narrow enough for 100 columns; `verdicts` says it in words."""
+def terminal(results: Results, *, intervals: bool = True) -> Table:
+    """Return the ranking for the terminal: about 112 columns with intervals, 80 without them."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -184,7 +184,7 @@ def terminal(results: Results) -> Table:
     for heading in headings if several else headings[1:]:
         table.add_column(heading, justify="left" if heading in ("model", "method") else "right", no_wrap=True)
     for line in results.ranking.to_dict("records"):
-        entries = _entries(line)
+        entries = _entries(line, intervals=intervals)
         # Text, not str: a name with square brackets is no markup.
         table.add_row(*(Text(entry) for entry in (entries if several else entries[1:])))
     return table
@@ -212,14 +212,14 @@ def _interval(line: Mapping[str, object], name: str) -> str:
     return words.with_interval(line, name, words.signed if name == "delta" else words.percent)
 
 
-def _entries(line: Mapping[str, object]) -> list[str]:
+def _entries(line: Mapping[str, object], *, intervals: bool) -> list[str]:
     tie = "=" if line["tied"] else ""
     return [
         str(line["model"]),
         tie + words.count(line["rank"]),
         str(line["method"]),
-        _interval(line, "asr"),
-        _interval(line, "delta"),
+        _interval(line, "asr") if intervals else words.percent(line["asr"]),
+        _interval(line, "delta") if intervals else words.signed(line["delta"]),
         words.p_value(line["p_holm"]),
         words.percent(line["over_refusal"]),
         words.percent(line["utility"]),

@@ -3,7 +3,7 @@
 import bench_engine
 import bench_stats
 
-from mlbench.verbs import machine, versions
+from mlbench.environment import machine, versions
 
 if __name__ == "__main__":
     print(machine())
