@@ -125,7 +125,7 @@ def _print_results(results: Any) -> None:
     if not console.is_terminal:
         console = Console(width=120)
     console.print("Attack success, macro over all languages (lower is safer)")
-    console.print(report.terminal(results, intervals=console.width >= 112))
+    console.print(report.terminal(results, wide=console.width >= 112))
     for sentence in report.verdicts(results):
         print(sentence)
     for warning in results.warnings:

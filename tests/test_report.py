@@ -204,10 +204,10 @@ def test_terminal_shows_the_ranking_and_takes_names_literally(complete):
     assert any("better by" in sentence for sentence in report.verdicts(complete))
 
 
-def test_terminal_without_intervals_fits_80_columns(complete):
+def test_narrow_terminal_shows_every_column_whole(complete):
     stream = io.StringIO()
     short = replace(complete, ranking=complete.ranking[complete.ranking["method"] != EVIL])
-    Console(file=stream, width=80).print(report.terminal(short, intervals=False))
+    Console(file=stream, width=80).print(report.terminal(short, wide=False))
     assert "…" not in stream.getvalue()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlbench.report import figures
 from mlbench.report.views import ModelView, failure_lines, model_views
@@ -172,21 +172,21 @@ def _environment(*, escape: bool) -> Environment:
     return environment
 
 
-def terminal(results: Results, *, intervals: bool = True) -> Table:
-    """Return the ranking for the terminal: about 112 columns with intervals, 80 without them."""
+def terminal(results: Results, *, wide: bool = True) -> Table:
+    """Return the ranking for the terminal: about 112 columns, or 80 without intervals and training time."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    several = results.ranking["model"].nunique() > 1
-    headings = [heading.format(baseline=results.design.baseline) for heading in _HEADINGS]
-    for heading in headings if several else headings[1:]:
-        table.add_column(heading, justify="left" if heading in ("model", "method") else "right", no_wrap=True)
+    first = 0 if results.ranking["model"].nunique() > 1 else 1  # one model needs no column
+    last = len(_HEADINGS) if wide else len(_HEADINGS) - 1
+    for heading in _HEADINGS[first:last]:
+        justify: Literal["left", "right"] = "left" if heading in ("model", "method") else "right"
+        table.add_column(heading.format(baseline=results.design.baseline), justify=justify, no_wrap=True)
     for line in results.ranking.to_dict("records"):
-        entries = _entries(line, intervals=intervals)
         # Text, not str: a name with square brackets is no markup.
-        table.add_row(*(Text(entry) for entry in (entries if several else entries[1:])))
+        table.add_row(*(Text(entry) for entry in _entries(line, intervals=wide)[first:last]))
     return table
 
 
