@@ -203,7 +203,7 @@ def verdicts(results: Results) -> list[str]:
 
 
 _HEADINGS = (
-    *("model", "#", "method", "attack\nsuccess %", "change from\n{baseline}", "p\n(Holm)"),
+    *("model", "#", "method", "attack\nsuccess %", "against\n{baseline}", "p\n(Holm)"),
     *("over-\nrefusal %", "utility\n%", "invalid\n%", "training"),
 )
 
