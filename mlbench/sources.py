@@ -70,6 +70,15 @@ def fetch(model: Model, progress: Progress | None = None) -> Checkpoint:
     return Checkpoint(base=model.source, revision="" if local else model.revision, dtype=model.dtype)
 
 
+def shortcomings(model: Model) -> tuple[str, ...]:
+    """Return the criteria of the acceptance gate that an organism fails; nothing is asked of other models."""
+    if not model.source.startswith(ORGANISM):
+        return ()
+    from mlbench.organism import gate, recipe
+
+    return gate.check(*recipe.parse(model.source)).failed
+
+
 def fingerprint(folder: Path) -> str:
     """Return the content hash of a local model folder; hashes of unchanged files are remembered.
 

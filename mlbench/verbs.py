@@ -7,7 +7,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +73,7 @@ def run(
         UserError: Something in the file is wrong; nothing was started.
     """
     environment.prepare()
-    from mlbench import schedule, sources, view
+    from mlbench import schedule, view
 
     made = make_plan(path, overrides)
     root = folder_of(made)
@@ -84,16 +84,36 @@ def run(
         store.clean()
         ran = 0
         if not all(store.is_done(key) for key in made.jobs):
-            for model in made.models:
-                with view.StageBar(f"building {model.name}") as bar:
-                    sources.fetch(model, bar)
+            _prepare_models(made, store)
             settings = schedule.Settings(**made.shootout.settings.schedule.model_dump())
             backend = schedule.Inline() if inline else schedule.RayBackend(settings, ray_address)
             with view.GridView(made.jobs, store) as watch, contextlib.closing(backend):
-                grid = schedule.Grid(made.jobs, store, settings, watch.ended)
+                grid = schedule.Grid(made.jobs, store, settings, watch.ended, watch.poll)
                 grid.run(backend)
                 ran = grid.ended
         return _conclude(store, ran)
+
+
+def _prepare_models(made: plan.Plan, store: Store) -> None:
+    """Build the organisms that are not there yet, and ask the acceptance gate before any method runs."""
+    from mlbench import sources, view
+
+    failed = {}
+    for model in made.models:
+        with view.StageBar(f"building {model.name}") as bar:
+            sources.fetch(model, bar)
+        if found := sources.shortcomings(model):
+            failed[model.name] = found
+    write_json(store.root / "gate.json", failed)
+
+
+def _gate_warnings(store: Store) -> tuple[str, ...]:
+    path = store.root / "gate.json"
+    failed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return tuple(
+        f"{model} fails its acceptance gate ({'; '.join(criteria)}): it does not show the problem cleanly."
+        for model, criteria in failed.items()
+    )
 
 
 def _conclude(store: Store, ran: int) -> Outcome:
@@ -151,6 +171,7 @@ def write_report(root: Path) -> tuple[Mapping[str, Path], Results | None]:
     if rows.empty:
         return {}, None
     computed = results.compute(rows, frames.jobs(data, store), _design(data))
+    computed = replace(computed, warnings=(*_gate_warnings(store), *computed.warnings))
     return report.write(computed, _run_info(data, store), root / "report"), computed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,8 @@ def test_the_same_command_again_runs_nothing(outcome: verbs.Outcome) -> None:
     again = verbs.run(verbs.DEMO, [f"out={outcome.folder}", "statistics.resamples=2000"])
     assert again.ran == 0
     assert again.results.ranking.equals(outcome.results.ranking)
+
+
+@pytest.mark.slow
+def test_the_default_organism_passes_its_gate_before_any_method_runs(outcome: verbs.Outcome) -> None:
+    assert json.loads((outcome.folder / "gate.json").read_text()) == {}

@@ -7,8 +7,9 @@ beside it the test part, which selects nothing.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from mlbench.organism import build, measure
@@ -19,6 +20,7 @@ from mlbench.organism.recipe import PIVOT
 from mlbench.organism.train import Progress
 from mlbench.organism.world import Part, World
 
+VERDICT = "gate.json"
 HEADINGS = {
     "asr": "ASR",
     "leak": "of it leaks",
@@ -56,6 +58,20 @@ def judge(found: Figures) -> Judgement:
         "invalid <= 5 % in every group": max(group.invalid for group in groups) <= 0.05,
     }
     return Judgement(criteria=tuple(criteria), failed=tuple(name for name, met in criteria.items() if not met))
+
+
+def check(size: str, seed: int) -> Judgement:
+    """Return the verdict on one organism, measured when it is first asked for and kept beside the weights."""
+    folder = build.ensure(size, seed)
+    path = folder / VERDICT
+    if not path.is_file():
+        with build.threads(build.BUILD_THREADS):
+            judgement = judge(measure.figures(folder, size, "dev"))
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps(asdict(judgement)), encoding="utf-8")
+        temporary.replace(path)
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return Judgement(criteria=tuple(stored["criteria"]), failed=tuple(stored["failed"]))
 
 
 @dataclass(frozen=True, kw_only=True)
