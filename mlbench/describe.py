@@ -176,7 +176,7 @@ def _listed(kind: str, name: str) -> dict[str, str]:
         cls = plugins.load(kind, name)
     except PluginError as error:
         return {"name": name, "state": "unavailable", "about": error.message}
-    about = inspect.getdoc(cls) or ""
+    about = inspect.getdoc(inspect.getmodule(cls)) or ""
     return {"name": name, "state": "ok", "about": about.split("\n")[0]}
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 from mlbench import __version__
 
@@ -50,3 +51,9 @@ def versions() -> dict[str, str]:
 def machine() -> str:
     """Return processor, cores and system in one line."""
     return f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}"
+
+
+def shown(path: str | Path) -> str:
+    """Return a path as a reader elsewhere can use it: relative to the current folder where it lies inside."""
+    absolute = Path(path).absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)

@@ -109,7 +109,7 @@ def as_data(plan: Plan, command: str) -> dict[str, Any]:
         "created": time.time(),
         "name": settings.name,
         "title": settings.title,
-        "shootout": plan.shootout.document.path,
+        "shootout": environment.shown(plan.shootout.document.path),
         "baseline": plan.baseline,
         "pivot": settings.pivot,
         "languages": plan.languages,

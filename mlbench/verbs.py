@@ -215,7 +215,7 @@ def _run_info(data: Mapping[str, Any], store: Store) -> Any:
         started=started,
         finished=finished,
         machine=data["machine"],
-        folder=str(store.root),
+        folder=environment.shown(store.root),
         methods=methods,
         models=tuple(ModelInfo(**model) for model in data["models"]),
         tasks=tuple(_task_info(label, task, data, TaskInfo) for label, task in data["tasks"].items()),
