@@ -7,11 +7,13 @@ import inspect
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mlbench import cache as caches
 from mlbench import environment, plugins, sources, stats
@@ -204,7 +206,10 @@ def about(name: str) -> dict[str, Any]:
     module = inspect.getmodule(cls)
     made = cls()
     facts = {key: getattr(made, key) for key in ("paper", "source", "licence", "kind", "judge") if hasattr(made, key)}
-    facts |= {key: sorted(getattr(made, key)) for key in ("needs", "languages") if hasattr(made, key)}
+    if kind == "method":
+        facts["needs"] = sorted(made.needs)
+    if kind == "task":
+        facts["languages"] = list(made.languages)
     return {
         "name": name,
         "plugin": kind,
@@ -218,7 +223,7 @@ def about(name: str) -> dict[str, Any]:
 
 
 def _fields(cls: Any) -> list[dict[str, str]]:
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     return [
         {"name": item.name, "type": _type_name(hints[item.name]), "default": _default(item)}
         for item in dataclasses.fields(cls)
@@ -226,7 +231,22 @@ def _fields(cls: Any) -> list[dict[str, str]]:
 
 
 def _type_name(hint: Any) -> str:
-    return (hint.__name__ if isinstance(hint, type) else str(hint)).replace("typing.", "")
+    """Return a type as a user reads it: `float > 0`, `'dpo' or 'sft'`, `list of str`."""
+    if get_origin(hint) is Annotated:
+        base, *notes = get_args(hint)
+        limits = [limit for note in notes for limit in getattr(note, "metadata", [])]
+        signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+        ranges = [
+            f"{sign} {getattr(limit, name)}" for limit in limits for name, sign in signs.items() if hasattr(limit, name)
+        ]
+        return " ".join([_type_name(base), " and ".join(ranges)]).strip()
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(value) for value in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(_type_name(part) for part in get_args(hint))
+    if get_origin(hint) in (tuple, list):
+        return f"list of {_type_name(get_args(hint)[0])}"
+    return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def _default(item: Any) -> str:
@@ -261,9 +281,7 @@ def doctor() -> dict[str, str]:
     cache = caches.folder()
     built = [path.name for path in sorted(cache.glob("organism/*/"))]
     facts["cache"] = f"{cache} ({len(built)} organisms)"
-    facts["executable"] = (
-        f"{platform.python_implementation()} {shutil.which('mlbench') or 'mlbench is not on the path'}"
-    )
+    facts["executable"] = f"{platform.python_implementation()} at {sys.executable}"
     for kind in plugins.KINDS:
         broken = [row for row in (_listed(kind, name) for name in plugins.names(kind)) if row["state"] != "ok"]
         state = "; ".join(f"{row['name']}: {row['about']}" for row in broken) or "all importable"
