@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from mlbench.core import Answer, Checkpoint, Language, Prompt
 from mlbench.errors import DataError
 
 Progress = Callable[[int, int], None]
-
-# mlbench shows its own progress; a bar per loaded shard would tear it apart.
-transformers.logging.disable_progress_bar()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,19 +74,20 @@ class GridView:
         self.printed = time.monotonic()
         counts = ", ".join(f"{self.done[kind]}/{self.todo[kind]} {kind}" for kind in KINDS if self.todo[kind])
         if counts:
-            self.console.print(f"{counts} jobs, {self._elapsed():.0f} s, about {_minutes(self.remaining())} left")
+            self.console.print(f"{counts} jobs, {self._elapsed():.0f} s, {self.left()}")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def remaining(self) -> float:
-        """Return the expected seconds to the end: the work left by kind, at the pace so far."""
+    def left(self) -> str:
+        """Return the expected time to the end, at the pace so far; kinds of jobs not seen yet are not in it."""
         spent = sum(self.seconds.values()) / 1000
+        unseen = any(self.todo[kind] and not self.done[kind] for kind in KINDS)
         if not spent:
-            return float("nan")
-        mean = {kind: self.seconds[kind] / 1000 / self.done[kind] if self.done[kind] else 1.0 for kind in KINDS}
-        left = sum((self.todo[kind] - self.done[kind]) * mean[kind] for kind in KINDS)
-        return left * self._elapsed() / spent
+            return "time left unknown"
+        means = {kind: self.seconds[kind] / 1000 / self.done[kind] for kind in KINDS if self.done[kind]}
+        work = sum((self.todo[kind] - self.done[kind]) * mean for kind, mean in means.items())
+        return f"{'more than' if unseen else 'about'} {_minutes(work * self._elapsed() / spent)} left"
 
     def render(self) -> RenderableType:
         """Return the live table."""
@@ -95,7 +96,7 @@ class GridView:
             table.add_row(*_running_row(self.labels.get(key, key), progress))
         total, done = sum(self.todo.values()), sum(self.done.values())
         counts = "  ".join(f"{kind} {self.done[kind]}/{self.todo[kind]}" for kind in KINDS)
-        text = f"{done}/{total} jobs  ({counts})  {self._elapsed():.0f} s  about {_minutes(self.remaining())} left"
+        text = f"{done}/{total} jobs  ({counts})  {self._elapsed():.0f} s  {self.left()}"
         if self.failures:
             text += f"  [red]{len(self.failures)} failed[/red]"
         return Group(table, Text.from_markup(text))
@@ -104,7 +105,8 @@ class GridView:
 def _running_row(label: str, progress: Mapping[str, Any]) -> tuple[str, str, str, str]:
     done, total = progress["done"], progress["total"]
     share = f"{done}/{total}" if total else ""
-    values = "  ".join(f"{name} {value:.3g}" for name, value in list(progress["values"].items())[:3])
+    losses_first = sorted(progress["values"].items(), key=lambda item: ("loss" not in item[0], item[0]))
+    values = "  ".join(f"{name} {value:.3g}" for name, value in losses_first[:3])
     return escape(label), progress["stage"], share, values
 
 
@@ -113,8 +115,6 @@ def _first_line(text: str) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    if seconds != seconds:
-        return "?"
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
