@@ -108,11 +108,11 @@ def run(
 def _finish(outcome: Any) -> None:
     if outcome.results is not None:
         _print_results(outcome.results)
-    print(f"{outcome.ran} jobs ran, {outcome.failed} failed or left; run folder {outcome.folder}")
+    print(f"{outcome.ran} jobs ran, {outcome.failed} failed or left; run folder {environment.shown(outcome.folder)}")
     if outcome.failed:
-        print(f"what failed: mlbench status {outcome.folder}")
+        print(f"what failed: mlbench status {environment.shown(outcome.folder)}")
     if "report.html" in outcome.report:
-        print(f"report: {outcome.report['report.html']}")
+        print(f"report: {environment.shown(outcome.report['report.html'])}")
     raise typer.Exit(outcome.exit_code)
 
 
@@ -169,7 +169,7 @@ def report(folder: RunFolder) -> None:
     if results is None:
         raise UserError(f"no cell of {folder} is finished yet", hint=f"see: mlbench status {folder}")
     _print_results(results)
-    print(f"report: {written['report.html']}")
+    print(f"report: {environment.shown(written['report.html'])}")
 
 
 @app.command("list")
