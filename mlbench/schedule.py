@@ -250,6 +250,7 @@ class Grid:
     def _settle(self, handle: Any, death: str) -> None:
         bundle = self.running.pop(handle)
         was_cancelled = self.cancelled.pop(handle, None) is not None
+        died_in: Job | None = None
         for job in bundle:
             self.store.end_progress(job.key)  # a worker that was killed could not
             if job.key in self.failed:  # it ran out of time and has its row
@@ -257,9 +258,10 @@ class Grid:
             status = self.store.status(job.key)
             if status:
                 self._end(job, status)
-            elif was_cancelled:
+            elif was_cancelled or died_in:  # it had not begun
                 self.pending[job.key] = job
             else:
+                died_in = job
                 self._again_or_fail(job, death)
 
     def _again_or_fail(self, job: Job, death: str) -> None:

@@ -32,7 +32,8 @@ COLUMNS = ("id", "source", "tags", *TIERS)
 class MultiJail:
     """Direct harmful requests; `data` is the path of MultiJail.csv."""
 
-    source: ClassVar[str] = "MultiJail, arXiv:2310.06474, commit 577ac51, MIT"
+    source: ClassVar[str] = "MultiJail, arXiv:2310.06474, commit 577ac51"
+    licence: ClassVar[str] = "MIT"
     kind: ClassVar[Kind] = "safety"
 
     data: str = Field(default="MultiJail.csv", min_length=1)

@@ -44,10 +44,21 @@ def test_rates_are_those_of_plain_counting():
     assert none["asr"] == pytest.approx(by_language.mean())
     assert none["worst_asr"] == pytest.approx(by_language.max())
     assert none["asr_tier_low"] == pytest.approx(by_language[["bn", "sw"]].mean())
+    assert none["asr_tier_high"] == pytest.approx(by_language["zh"])  # the pivot belongs to no tier
     assert none["asr_unseen"] == pytest.approx(by_language["sw"])
     assert none["asr_pivot"] == pytest.approx(by_language["en"])
     assert none["asr_by_seed"] == pytest.approx(unsafe.groupby("seed")["hit"].mean().to_dict())
     assert none["asr_low"] < none["asr"] < none["asr_high"]
+
+
+def test_right_answers_to_benign_requests_are_utility_too():
+    rows = verdicts(Grid(methods=TWO))
+    rows["correct"] = rows["correct"].astype("boolean")
+    rows.loc[rows["kind"] == "over_refusal", "correct"] = True
+    found = results(Grid(methods=TWO), rows=rows)
+    means = found.means[found.means["method"] == "none"]
+    assert (means.loc[means["task"] == "benign", "accuracy"] == 1).all()
+    assert line(found, "none")["utility"] == pytest.approx(means.loc[means["kind"] != "safety", "accuracy"].mean())
 
 
 def test_denominator_is_every_row_of_the_cell():
