@@ -29,7 +29,7 @@ def test_a_foreign_package_is_listed_checked_and_run_on_ray(bench: Bench, tmp_pa
 
     listed = bench.mlbench("list", "methods", **path)
     about = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in listed.stdout.splitlines()}
-    assert about["nudge"] == "Noise of a given scale."
+    assert about["nudge"] == "Tiny noise on the weights of the final norm: a method that is good for nothing but tests."
     assert "colours" in bench.mlbench("list", "tasks", **path).stdout
     assert "scale" in bench.mlbench("show", "nudge", **path).stdout
 
