@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
+from mlbench.corpus import answer_needs
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -39,12 +40,7 @@ class DPO:
     @property
     def needs(self) -> frozenset[Need]:
         """Return the pivot's preferences, and those of the other languages only where it trains on them."""
-        needs: set[Need] = {"pivot_preferences"}
-        if self.languages != "pivot":
-            needs.add("target_preferences")
-        if self.benign:
-            needs.add("benign_prompts")
-        return frozenset(needs)
+        return answer_needs(self.languages, benign=self.benign)
 
     def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
         """Return the model trained on pairs of chosen and rejected answers."""

@@ -30,6 +30,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from mlbench.core import Checkpoint, Corpus, Example, Language, Method, Need, Run
+from mlbench.corpus import answer_needs
 from mlbench.errors import DataError
 
 if TYPE_CHECKING:
@@ -171,12 +172,7 @@ class MLC:
     @property
     def needs(self) -> frozenset[Need]:
         """Return the pivot's preferences and the other languages' prompts; their answers only if it trains on them."""
-        needs: set[Need] = {"pivot_preferences", "parallel_prompts"}
-        if self.languages != "pivot":
-            needs.add("target_preferences")
-        if self.benign:
-            needs.add("benign_prompts")
-        return frozenset(needs)
+        return answer_needs(self.languages, benign=self.benign) | {"parallel_prompts"}
 
     def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
         """Return the model trained with the base loss and the consistency penalty."""

@@ -47,6 +47,16 @@ def _visible(row: Example, pivot: Language, needs: frozenset[Need]) -> Example |
     return None
 
 
+def answer_needs(languages: str | Sequence[Language], *, benign: bool) -> frozenset[Need]:
+    """Return the needs of a method that trains on preferences in "pivot" alone, in "all" languages, or in some."""
+    needs: set[Need] = {"pivot_preferences"}
+    if languages != "pivot":
+        needs.add("target_preferences")
+    if benign:
+        needs.add("benign_prompts")
+    return frozenset(needs)
+
+
 def lacks(corpus: Corpus, needs: Iterable[Need]) -> list[str]:
     """Return one sentence per need that the corpus cannot meet; an empty list means that it meets all."""
     pivot = [row for row in corpus.examples if row.language == corpus.pivot]
