@@ -10,7 +10,7 @@ Deviation: budget and optimiser are those of the shootout, shared by all methods
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -18,13 +18,17 @@ from pydantic.dataclasses import dataclass
 from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
 from mlbench.corpus import answer_needs
 
+if TYPE_CHECKING:
+    from mlbench.training.side import MakeSide
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class DPO:
     """Direct preference optimisation.
 
     Attributes:
-        beta: Strength of the pull towards the reference; 0.1 is the paper's value for dialogue.
+        loss: "sigmoid" is DPO; "ipo" replaces it by (margin - 1 / (2 beta))^2 on log-probabilities per token.
+        beta: Strength of the pull towards the reference; 0.1 is the paper's value for dialogue, and tau of IPO.
         sft_weight: Weight of the likelihood term; 0 is the paper's DPO.
         languages: Languages of the rows: "pivot", "all", or codes.
         benign: Whether harmless requests (helpful answer chosen, refusal rejected) are mixed in.
@@ -32,6 +36,7 @@ class DPO:
 
     paper: ClassVar[str] = "arXiv:2305.18290"
 
+    loss: Literal["sigmoid", "ipo"] = "sigmoid"
     beta: Annotated[float, Field(gt=0)] = 0.1
     sft_weight: Annotated[float, Field(ge=0)] = 0.0
     languages: Literal["pivot", "all"] | tuple[Language, ...] = "pivot"
@@ -42,12 +47,12 @@ class DPO:
         """Return the pivot's preferences, and those of the other languages only where it trains on them."""
         return answer_needs(self.languages, benign=self.benign)
 
-    def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
+    def align(self, start: Checkpoint, corpus: Corpus, run: Run, side: MakeSide | None = None) -> Checkpoint:
         """Return the model trained on pairs of chosen and rejected answers."""
         from mlbench import training
 
         rows = training.preferences(corpus, self.languages, benign=self.benign, rejected=True)
-        return training.dpo(start, rows, run, beta=self.beta, sft_weight=self.sft_weight)
+        return training.dpo(start, rows, run, loss=self.loss, beta=self.beta, sft_weight=self.sft_weight, side=side)
 
 
 plugin: type[Method] = DPO

@@ -7,15 +7,15 @@ from typing import ClassVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlbench.core import Checkpoint, Corpus, Method, Need, Run
+from mlbench.core import Checkpoint, Corpus, Effect, Method, Need, Run
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Untouched:
-    """No alignment at all. Seeds make no difference to it."""
+    """No alignment at all."""
 
     paper: ClassVar[str] = "none"
-    deterministic: ClassVar[bool] = True
+    effect: ClassVar[Effect] = "nothing"
 
     @property
     def needs(self) -> frozenset[Need]:

@@ -12,13 +12,16 @@ step 1. Deviation: budget and optimiser are those of the shootout, shared by all
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
 from mlbench.corpus import answer_needs
+
+if TYPE_CHECKING:
+    from mlbench.training.side import MakeSide
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -41,12 +44,12 @@ class SFT:
         """Return the pivot's answers, and those of the other languages only where it trains on them."""
         return answer_needs(self.languages, benign=self.benign)
 
-    def align(self, start: Checkpoint, corpus: Corpus, run: Run) -> Checkpoint:
+    def align(self, start: Checkpoint, corpus: Corpus, run: Run, side: MakeSide | None = None) -> Checkpoint:
         """Return the model trained on the chosen answers."""
         from mlbench import training
 
         rows = training.preferences(corpus, self.languages, benign=self.benign, rejected=False)
-        return training.sft(start, rows, run)
+        return training.sft(start, rows, run, side=side)
 
 
 plugin: type[Method] = SFT

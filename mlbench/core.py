@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from annotated_types import Ge, Gt, Interval
 
@@ -28,6 +28,24 @@ benign_prompts      benign rows as well, with whatever the needs above allow to 
 Kind = Literal["safety", "over_refusal", "utility"]
 Label = Literal["refused", "complied_safe", "unsafe", "invalid", "unparsed"]
 Tier = Literal["high", "mid", "low"]
+
+Effect = Literal["training", "edit", "prompt", "nothing"]
+"""What a method does to a model, and so what its result depends on.
+
+training    gradient steps: the training budget and the seed
+edit        weights computed in closed form: the seed, not the budget
+prompt      a system prompt: neither, and no weight changes
+nothing     the start model: neither
+"""
+
+Fidelity = Literal["released code", "paper", "reconstruction", "baseline"]
+"""What an implementation follows.
+
+released code    the authors' code, deviations named
+paper            the paper's formulas; no code was released
+reconstruction   second-hand descriptions; marked wherever a result is shown
+baseline         a standard method of the field
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +163,13 @@ class Corpus:
         pivot: The language whose safety is to be carried over.
         languages: Training languages, the pivot first. Held-out languages never appear here.
         examples: All rows; rows of one `id` are translations of each other.
+        names: What the pivot language calls each language, for instructions such as "answer in Bengali".
     """
 
     pivot: Language
     languages: tuple[Language, ...]
     examples: tuple[Example, ...]
+    names: Mapping[Language, str] = field(default_factory=dict)
 
     def rows(self, language: Language) -> tuple[Example, ...]:
         """Return the rows of one language, in corpus order."""
@@ -175,6 +195,7 @@ class Training:
         lora_rank: Rank of LoRA adapters on all linear layers; 0 = full fine-tuning.
         lora_alpha: LoRA scaling numerator; 0 = twice the rank.
         max_length: Longest row in tokens; a longer one is refused, never cut silently.
+        save_every: Steps between saves from which a killed training goes on, 0 = none; changes no result.
     """
 
     steps: Annotated[int, Ge(1)] = 60
@@ -189,6 +210,36 @@ class Training:
     lora_alpha: Annotated[int, Ge(0)] = 0
     max_length: Annotated[int, Ge(8)] = 1024
     gradient_checkpointing: bool = False
+    save_every: Annotated[int, Ge(0)] = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """A named configuration of a method.
+
+    Attributes:
+        note: Where it was published, or why it is offered.
+        fields: Values of the method's fields.
+        training: Values of the training budget; those that a shootout's `training` names win over them.
+    """
+
+    note: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """Sizes of a model, as its configuration states them.
+
+    Attributes:
+        hidden: Width of the hidden states.
+        feed_forward: Width of the MLP.
+    """
+
+    layers: int
+    hidden: int
+    feed_forward: int
 
 
 @runtime_checkable
@@ -207,6 +258,17 @@ class Run(Protocol):
     def training(self) -> Training:
         """The training budget."""
 
+    @property
+    def scratch(self) -> Path:
+        """Folder of this job alone that outlives a killed process: where a training saves what it resumes from."""
+
+    @property
+    def shared(self) -> Path:
+        """Folder of all jobs of a run, for what several of them compute alike.
+
+        A file is named by the hash of everything its content depends on, and written under another name first.
+        """
+
     def log(self, step: int, total: int, **values: float) -> None:
         """Record the training curve and show progress."""
 
@@ -219,7 +281,15 @@ class Run(Protocol):
 
 @runtime_checkable
 class Method(Protocol):
-    """An alignment method: a frozen dataclass whose fields are its hyper-parameters."""
+    """An alignment method: a frozen dataclass whose fields are its hyper-parameters.
+
+    Class attributes it may have besides: `effect` (an `Effect`, default "training"), `fidelity` (a `Fidelity`,
+    default "baseline"), `presets` (name -> `Preset`), `reported` (the paper's own numbers), `citation` (BibTeX).
+    Methods it may have besides: `check(corpus, shape)`, which raises a `UserError` while a shootout is planned, the
+    shape being None where the model's configuration is not at hand; and a property `builds_on`, the names of other
+    methods whose code it runs. A gradient method whose `align` takes one more argument, `side`, can carry the loss
+    of another one (see `mlbench.training.side`).
+    """
 
     paper: ClassVar[str]
 

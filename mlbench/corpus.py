@@ -33,7 +33,9 @@ def view(corpus: Corpus, needs: Iterable[Need]) -> Corpus:
     rows = tuple(row for row in (_visible(row, corpus.pivot, needs) for row in corpus.examples) if row is not None)
     # Whoever reads the pivot alone does not depend on which other languages there are.
     others = needs & {"parallel_prompts", "target_preferences"}
-    return replace(corpus, examples=rows, languages=corpus.languages if others else (corpus.pivot,))
+    languages = corpus.languages if others else (corpus.pivot,)
+    names = {code: corpus.names[code] for code in languages if code in corpus.names} if others else {}
+    return replace(corpus, examples=rows, languages=languages, names=names)
 
 
 def _visible(row: Example, pivot: Language, needs: frozenset[Need]) -> Example | None:
@@ -95,9 +97,9 @@ def restrict(corpus: Corpus, pivot: Language, languages: Sequence[Language]) -> 
     wanted = (pivot, *[language for language in languages if language != pivot])
     rows = tuple(row for row in corpus.examples if row.language in wanted)
     present = {row.language for row in rows}
-    return Corpus(
-        pivot=pivot, languages=tuple(code for code in wanted if code in present or code == pivot), examples=rows
-    )
+    languages = tuple(code for code in wanted if code in present or code == pivot)
+    names = {code: corpus.names[code] for code in languages if code in corpus.names}
+    return Corpus(pivot=pivot, languages=languages, examples=rows, names=names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +140,7 @@ def normalise(text: str) -> str:
 
 def digest(corpus: Corpus) -> str:
     """Return the content hash of a corpus."""
-    sha = hashlib.sha256(json.dumps([corpus.pivot, corpus.languages]).encode())
+    sha = hashlib.sha256(json.dumps([corpus.pivot, corpus.languages, sorted(corpus.names.items())]).encode())
     for row in corpus.examples:
         sha.update(json.dumps(asdict(row), sort_keys=True, ensure_ascii=False).encode())
     return sha.hexdigest()[:16]
@@ -173,7 +175,20 @@ def read_jsonl(path: Path, pivot: Language) -> Corpus:
                 )
             rows[row.id, row.language] = row
     languages = tuple(dict.fromkeys([pivot, *(row.language for row in rows.values())]))
-    return Corpus(pivot=pivot, languages=languages, examples=tuple(rows.values()))
+    return Corpus(
+        pivot=pivot, languages=languages, examples=tuple(rows.values()), names=language_names(languages, pivot)
+    )
+
+
+def language_names(languages: Iterable[Language], pivot: Language) -> dict[Language, str]:
+    """Return what the pivot calls each language, e.g. "Swahili"; a code unknown to Unicode's CLDR is missing."""
+    from babel import Locale, UnknownLocaleError
+
+    try:
+        known = Locale.parse(pivot, sep="-").languages
+    except (UnknownLocaleError, ValueError):
+        return {}
+    return {code: known[code.replace("-", "_")] for code in languages if code.replace("-", "_") in known}
 
 
 def _example(line: str, where: Where) -> Example:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from mlbench import plugins
 from mlbench.core import Answer, Checkpoint, Corpus, Example, Label, Prompt, Training, Verdict
@@ -35,6 +35,8 @@ class AlignRun:
 
     seed: int
     folder: Path
+    scratch: Path
+    shared: Path
     training: Training
     report: Report
     curve: list[dict[str, float]] = field(default_factory=list)
@@ -66,7 +68,15 @@ class AlignRun:
         self.facts.update({name: fact if isinstance(fact, (str, int)) else float(fact) for name, fact in facts.items()})
 
 
-def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, folder: Path, report: Report) -> Aligned:
+class Places(NamedTuple):
+    """Folders of an align job: for its result, for what it resumes from, and for what several jobs share."""
+
+    result: Path
+    scratch: Path
+    shared: Path
+
+
+def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, places: Places, report: Report) -> Aligned:
     """Return the checkpoint that a method makes of `start`.
 
     Training that does not fit into memory is tried again with half the micro-batch; the optimiser step stays the same.
@@ -76,8 +86,10 @@ def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, folder: Pa
     for micro_batch in _halvings(spec["micro_batch"] or training.batch_size):
         run = AlignRun(
             seed=spec["seed"],
-            folder=folder,
-            training=Training(**asdict(training) | {"micro_batch": micro_batch}),
+            folder=places.result,
+            scratch=places.scratch,
+            shared=places.shared,
+            training=Training(**asdict(training) | {"micro_batch": micro_batch, "save_every": spec["save_every"]}),
             report=report,
         )
         started = time.monotonic()
@@ -86,7 +98,8 @@ def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, folder: Pa
         except (MemoryError, RuntimeError) as error:
             if micro_batch == 1 or not _out_of_memory(error):
                 raise
-            _empty(folder)
+            _empty(places.result)
+            shutil.rmtree(places.scratch, ignore_errors=True)
             continue
         if not isinstance(checkpoint, Checkpoint):
             raise PluginError(f"align of {spec['method']!r} returned {checkpoint!r}, which is no Checkpoint")

@@ -23,7 +23,7 @@ ENGINE: dict[str, tuple[str, ...]] = {
     "judge": ("core", "jobs", "organism"),
 }
 """Modules and packages of the engine that a result depends on; whatever a method may import is among them."""
-PLACEMENT = ("plugin_file", "batch_size", "micro_batch", "model_name", "model_source")
+PLACEMENT = ("plugin_file", "batch_size", "micro_batch", "save_every", "model_name", "model_source")
 """Keys of a spec that say where or how, but not what; they are recorded and leave the job key alone."""
 
 

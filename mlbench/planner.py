@@ -157,7 +157,7 @@ class _Planner:
             "method": link.method,
             "fields": dataclasses.asdict(method),
             "needs": sorted(method.needs),
-            "deterministic": bool(getattr(cls, "deterministic", False)),
+            "effect": getattr(cls, "effect", "training"),
             "training": asdict(training),
             "paper": cls.paper,
             "code": plugins.source_hash("method", link.method),
@@ -209,9 +209,12 @@ class _Planner:
                 "revision": model.revision,
                 "dtype": model.dtype,
                 "corpus": self._add_corpus(corpus, link["needs"]),
-                "seed": 0 if link["deterministic"] else seed,
+                "seed": seed if link["effect"] in ("training", "edit") else 0,
                 "micro_batch": link["training"]["micro_batch"],
-                "training": None if link["deterministic"] else {**link["training"], "micro_batch": 0},
+                "save_every": link["training"]["save_every"],
+                "training": {**link["training"], "micro_batch": 0, "save_every": 0}
+                if link["effect"] == "training"
+                else None,
                 "engine": engine_hash("align"),
             }
             keys.append(

@@ -4,6 +4,8 @@
 <run>/data/<hash>.parquet|.jsonl       prompts and corpora, by content
 <run>/jobs/<kind>/<hash>/              one finished job; status.json is written last
 <run>/progress/<key>.json              what a running job is doing now
+<run>/scratch/<key>/                   what a killed training goes on from
+<run>/shared/                          what several jobs compute alike, by content
 """
 
 from __future__ import annotations
@@ -83,6 +85,15 @@ class Store:
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
 
+    def scratch(self, key: str) -> Path:
+        """Return the folder in which a job keeps what it resumes from."""
+        return self.root / "scratch" / key
+
+    @property
+    def shared(self) -> Path:
+        """Return the folder of what several jobs compute alike."""
+        return self.root / "shared"
+
     def discard(self, key: str) -> None:
         """Forget a job's result."""
         shutil.rmtree(self.folder(key), ignore_errors=True)
@@ -111,7 +122,8 @@ class Store:
                 temporary = folder / f".{key}.{os.getpid()}"
                 corpora.write_jsonl(corpus, temporary)
                 temporary.rename(folder / f"{key}.jsonl")
-                write_json(folder / f"{key}.json", {"pivot": corpus.pivot, "languages": corpus.languages})
+                about = {"pivot": corpus.pivot, "languages": corpus.languages, "names": dict(corpus.names)}
+                write_json(folder / f"{key}.json", about)
 
     def prompts(self, key: str) -> list[Prompt]:
         """Return the prompts of a content hash."""
@@ -122,7 +134,7 @@ class Store:
         """Return the corpus of a content hash."""
         about = json.loads((self.root / "data" / f"{key}.json").read_text(encoding="utf-8"))
         read = corpora.read_jsonl(self.root / "data" / f"{key}.jsonl", about["pivot"])
-        return replace(read, languages=tuple(about["languages"]))
+        return replace(read, languages=tuple(about["languages"]), names=about["names"])
 
     def write_checkpoint(self, temporary: Path, key: str, checkpoint: Checkpoint) -> None:
         """Write a checkpoint whose paths below the temporary folder become paths of the run folder."""

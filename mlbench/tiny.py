@@ -115,6 +115,17 @@ class Log:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.shared.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def scratch(self) -> Path:
+        """Return a folder beside the result."""
+        return self.folder.with_name(f"{self.folder.name}-scratch")
+
+    @property
+    def shared(self) -> Path:
+        """Return the folder that all runs beside this one share."""
+        return self.folder.with_name("shared")
 
     def log(self, step: int, total: int, **values: float) -> None:
         """Keep one step of the training curve."""

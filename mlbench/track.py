@@ -98,7 +98,7 @@ def _fields(links: list[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     for link in links:
         for name, value in link["fields"].items():
             yield f"{link['method']}.{name}", str(value)
-        for name, value in ({} if link["deterministic"] else link["training"]).items():
+        for name, value in (link["training"] if link["effect"] == "training" else {}).items():
             yield f"training.{name}", str(value)
 
 

@@ -228,7 +228,8 @@ def _fields(links: Sequence[Mapping[str, Any]]) -> dict[str, object]:
     prefix = len(links) > 1
     found: dict[str, object] = {}
     for link in links:
-        training = {} if link["deterministic"] else {f"training.{name}": at for name, at in link["training"].items()}
+        budget = link["training"] if link["effect"] == "training" else {}
+        training = {f"training.{name}": at for name, at in budget.items()}
         for name, value in {**link["fields"], **training}.items():
             found[f"{link['method']}.{name}" if prefix else name] = value
     return found

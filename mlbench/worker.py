@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import socket
 import sys
 import time
@@ -65,7 +66,10 @@ def execute(root: str, job: Mapping[str, Any], *, attempt: int, cpus: int) -> St
 def _align(store: Store, job: Mapping[str, Any], folder: Path, report: jobs.Report) -> dict[str, Any]:
     spec = job["spec"]
     start = store.checkpoint(spec["start"]) if spec["start"] else _base(spec)
-    aligned = jobs.align(spec, start, store.corpus(spec["corpus"]), folder, report)
+    places = jobs.Places(folder, store.scratch(job["key"]), store.shared)
+    places.shared.mkdir(exist_ok=True)
+    aligned = jobs.align(spec, start, store.corpus(spec["corpus"]), places, report)
+    shutil.rmtree(places.scratch, ignore_errors=True)
     store.write_checkpoint(folder, job["key"], aligned.checkpoint)
     write_json(folder / "curve.json", aligned.curve)
     return aligned.facts

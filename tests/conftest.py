@@ -64,7 +64,7 @@ from mlbench.core import Checkpoint
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Odd:
     paper: ClassVar[str] = "none"
-    deterministic: ClassVar[bool] = True
+    effect: ClassVar[str] = "nothing"
     needs: ClassVar[frozenset] = frozenset()
     marker: str = ""
 

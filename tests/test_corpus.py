@@ -75,8 +75,16 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
     rows = (replace(SMALL.examples[0], prompt='quotes " and \u2028 separators \x85 and é'), *SMALL.examples[1:])
     odd = replace(SMALL, examples=rows)
     corpus.write_jsonl(odd, tmp_path / "c.jsonl")
-    assert corpus.read_jsonl(tmp_path / "c.jsonl", "en") == odd
+    assert replace(corpus.read_jsonl(tmp_path / "c.jsonl", "en"), names={}) == odd
     assert corpus.digest(odd) != corpus.digest(SMALL)
+
+
+def test_languages_are_called_what_the_pivot_calls_them() -> None:
+    assert corpus.language_names(["bn", "jv", "zh-Hant", "xx"], "en") == {
+        "bn": "Bangla", "jv": "Javanese", "zh-Hant": "Traditional Chinese"
+    }  # fmt: skip
+    assert corpus.language_names(["en"], "zh") == {"en": "英语"}
+    assert corpus.language_names(["en"], "nowhere") == {}
 
 
 def test_only_id_language_and_prompt_are_required_and_zero_is_an_id(tmp_path: Path) -> None:

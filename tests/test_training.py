@@ -110,7 +110,7 @@ def test_only_the_answer_and_its_end_are_learnt(
     start: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr(fit, "finish", lambda trainer, *rest: seen.append(trainer))
+    monkeypatch.setattr(fit, "finish", lambda trainer, *rest, answers: seen.append(trainer))
     row = Example(id="p", cluster="p", language="en", prompt="hi", harmful=True, chosen="no")
     training.sft(start, [row], log(tmp_path, batch_size=1))
     (trainer,) = seen
@@ -272,7 +272,7 @@ def test_an_answer_without_tokens_is_refused_rather_than_dropped(start: Checkpoi
         train_dataset = plan.rows[:-1]
 
     with pytest.raises(DataError, match=f"1 of {len(plan.rows)} training rows have no token to learn from"):
-        fit.finish(Short(), plan, start, run)  # type: ignore[arg-type]
+        fit.finish(Short(), plan, start, run, answers=True)  # type: ignore[arg-type]
 
 
 def test_every_row_is_seen_once_before_any_is_seen_twice() -> None:

@@ -25,7 +25,8 @@ def corpus(size: str) -> Corpus:
         for ask in world.asks("train", harmful=harmful)
         for language in languages
     )
-    return Corpus(pivot=PIVOT, languages=languages, examples=rows)
+    names = {language: Speaker(world, PIVOT).name_of(language) for language in languages}
+    return Corpus(pivot=PIVOT, languages=languages, examples=rows, names=names)
 
 
 def _example(world: World, language: Language, ask: Ask, harmful: bool) -> Example:

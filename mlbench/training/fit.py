@@ -81,7 +81,7 @@ def fresh(start: Checkpoint, rows: Sequence[Example], run: Run) -> models.Loaded
 def _refuse_long(loaded: models.Loaded, rows: Sequence[Example], limit: int) -> None:
     answers = [(row, text) for row in rows for text in (row.chosen, row.rejected) if text is not None]
     chats = [turns(loaded.checkpoint, row) + answer(text) for row, text in answers]
-    _encode(loaded, [row for row, _ in answers], chats, limit, ask=False)
+    encode(loaded, [row for row, _ in answers], chats, limit, ask=False)
 
 
 def encode_prompts(loaded: models.Loaded, rows: Sequence[Example], limit: int) -> list[list[int]]:
@@ -90,12 +90,19 @@ def encode_prompts(loaded: models.Loaded, rows: Sequence[Example], limit: int) -
     Raises:
         DataError: A prompt has more than `limit` tokens.
     """
-    return _encode(loaded, rows, [turns(loaded.checkpoint, row) for row in rows], limit, ask=True)
+    return encode(loaded, rows, [turns(loaded.checkpoint, row) for row in rows], limit, ask=True)
 
 
-def _encode(
+def encode(
     loaded: models.Loaded, rows: Sequence[Example], chats: list[Turns], limit: int, *, ask: bool
 ) -> list[list[int]]:
+    """Return the tokens of each row's chat; `ask` adds the generation prefix.
+
+    Raises:
+        DataError: A chat has more than `limit` tokens.
+    """
+    if not rows:
+        return []
     texts = loaded.tokenizer.apply_chat_template(chats, tokenize=False, add_generation_prompt=ask)
     # The chat template has already written the special tokens.
     encoded: list[list[int]] = loaded.tokenizer(texts, add_special_tokens=False)["input_ids"]
@@ -145,7 +152,7 @@ def settings(start: Checkpoint, run: Run) -> dict[str, Any]:
     split = split_batch(training)
     on_gpu = torch.cuda.is_available()
     return {
-        "output_dir": str(run.folder / "trainer"),
+        "output_dir": str(run.scratch),
         "seed": run.seed,
         "data_seed": run.seed,
         "max_steps": training.steps,
@@ -167,7 +174,9 @@ def settings(start: Checkpoint, run: Run) -> dict[str, Any]:
         "logging_nan_inf_filter": False,  # a diverged run must show
         "disable_tqdm": True,
         "report_to": "none",
-        "save_strategy": "no",
+        "save_strategy": "steps" if training.save_every else "no",
+        "save_steps": training.save_every or 1,
+        "save_total_limit": 1,
         "dataloader_pin_memory": on_gpu,
         "remove_unused_columns": True,
     }
@@ -227,7 +236,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run) -> Checkpoint:
+def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run, *, answers: bool) -> Checkpoint:
     """Train over the plan, save once, record the price, and return the result.
 
     Raises:
@@ -241,7 +250,7 @@ def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run) -> Checkpo
     report = _Report(run)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(report)
-    run.consume(plan.rows, answers=True)
+    run.consume(plan.rows, answers=answers)
     trainer.train()
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mlbench.models import Loaded
 
 T = TypeVar("T")
 
@@ -52,6 +55,10 @@ class Side:
     extra_learning_rate: float = 0.0
 
 
+MakeSide = Callable[["Loaded"], Side]
+"""Start model -> the side loss, with what it needs of that model computed."""
+
+
 class SideLoss:
     """Mixin that adds `self.side` to the loss of a `transformers.Trainer`; put it before the trainer's class.
 
@@ -61,12 +68,13 @@ class SideLoss:
 
     side: Side | None = None
     side_tokens: int = 0
+    curves: defaultdict[str, float]
 
     def attach(self, side: Side | None) -> None:
-        """Set what is added; None leaves the trainer as it is."""
+        """Set what is added; None leaves the trainer's loss as it is."""
         self.side = side
+        self.curves = defaultdict(float)
         self._micro_batches = 0
-        self._curves: defaultdict[str, float] = defaultdict(float)
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -99,18 +107,17 @@ class SideLoss:
         share = len(mine) / len(items)
         self.side_tokens += terms.tokens
         for name, value in {"loss": terms.loss.item(), **terms.values}.items():
-            self._curves[f"{side.name}/{name}"] += value * share
+            self.curves[f"{side.name}/{name}"] += value * share
         # Gradients are averaged over processes afterwards.
         scaled: Tensor = terms.loss * (side.weight * share * processes)
         return scaled
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the side loss of the step to what the trainer logs."""
-        if self.side is not None:
-            for part in gather(dict(self._curves)):
-                for name, value in part.items():
-                    logs[name] = logs.get(name, 0.0) + value
-            self._curves.clear()
+        """Add the curves of the step to what the trainer logs."""
+        for part in gather(dict(self.curves)):
+            for name, value in part.items():
+                logs[name] = logs.get(name, 0.0) + value
+        self.curves.clear()
         super().log(logs, start_time)  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 from datasets import Dataset
 from transformers import PreTrainedModel
@@ -11,11 +12,9 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from mlbench.core import Checkpoint, Corpus, Example, Run
 from mlbench.errors import ConfigError, DataError
-from mlbench.models import Loaded, load
+from mlbench.models import load
 from mlbench.training import fit
-from mlbench.training.side import Side, SideLoss
-
-MakeSide = Callable[[Loaded], Side]
+from mlbench.training.side import MakeSide, SideLoss
 
 
 def preferences(corpus: Corpus, languages: str | Sequence[str], *, benign: bool, rejected: bool) -> tuple[Example, ...]:
@@ -70,7 +69,7 @@ def sft(start: Checkpoint, rows: Sequence[Example], run: Run, *, side: MakeSide 
             peft_config=fit.adapter(run.training),
         )
         trainer.attach(side(loaded) if side else None)
-        return fit.finish(trainer, plan, start, run)
+        return fit.finish(trainer, plan, start, run, answers=True)
 
 
 def dpo(
@@ -78,6 +77,7 @@ def dpo(
     rows: Sequence[Example],
     run: Run,
     *,
+    loss: Literal["sigmoid", "ipo"] = "sigmoid",
     beta: float = 0.1,
     sft_weight: float = 0.0,
     side: MakeSide | None = None,
@@ -88,12 +88,14 @@ def dpo(
         start: The start and the reference model.
         rows: Rows with chosen and rejected answers.
         run: Budget, seed and folder.
-        beta: Strength of the pull towards the reference.
+        loss: "sigmoid" is DPO, "ipo" IPO.
+        beta: Strength of the pull towards the reference; tau of IPO.
         sft_weight: Weight of the mean negative log-likelihood per token of the chosen answers.
         side: Makes the loss to be added, given the start model.
 
     References:
-        Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290.
+        Rafailov et al., "Direct Preference Optimization", arXiv:2305.18290; Azar et al., "A General Theoretical
+        Paradigm to Understand Learning from Human Preferences", arXiv:2310.12036 (IPO).
     """
     plan = fit.lay_out(rows, run)
     table = [
@@ -104,7 +106,7 @@ def dpo(
         **fit.settings(start, run),
         max_length=None,
         beta=beta,
-        loss_type=["sigmoid", "sft"] if sft_weight else ["sigmoid"],
+        loss_type=[loss, "sft"] if sft_weight else [loss],
         loss_weights=[1.0, sft_weight] if sft_weight else [1.0],
         # TRL shares what it computed beforehand through a file that only one process finds.
         precompute_ref_log_probs=fit.processes() == 1,
@@ -121,7 +123,7 @@ def dpo(
             peft_config=fit.adapter(run.training),
         )
         trainer.attach(side(loaded) if side else None)
-        return fit.finish(trainer, plan, start, run)
+        return fit.finish(trainer, plan, start, run, answers=True)
 
 
 def _reference(start: Checkpoint, run: Run) -> PreTrainedModel | None:
