@@ -4,18 +4,24 @@
 
 Source: Rafailov et al., "Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
 arXiv:2305.18290. The last term (w = `sft_weight`, mean per token) is not in that paper; it comes from Pang et al.,
-"Iterative Reasoning Preference Optimization", arXiv:2404.19733, and keeps the chosen answers likely.
+"Iterative Reasoning Preference Optimization", arXiv:2404.19733, and keeps the chosen answers likely. With `loss: ipo`
+the first term is that of Azar et al., "A General Theoretical Paradigm to Understand Learning from Human Preferences",
+arXiv:2310.12036, with log-probabilities averaged over the tokens of an answer:
+
+    L = ( log pi(y_w|x)/pi_ref(y_w|x) / |y_w| - log pi(y_l|x)/pi_ref(y_l|x) / |y_l| - 1 / (2 beta) )^2
+
 Deviation: budget and optimiser are those of the shootout, shared by all methods.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
+from mlbench.core import Checkpoint, Corpus, Fidelity, Language, Method, Need, Preset, Run
 from mlbench.corpus import answer_needs
 
 if TYPE_CHECKING:
@@ -35,6 +41,24 @@ class DPO:
     """
 
     paper: ClassVar[str] = "arXiv:2305.18290"
+    fidelity: ClassVar[Fidelity] = "baseline"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "paper": Preset(
+            note="appendix B: beta 0.1, batch 64, rate 1e-6; its RMSprop and 150 warm-up steps are not taken over",
+            fields={"loss": "sigmoid", "beta": 0.1, "sft_weight": 0.0},
+            training={"learning_rate": 1e-6, "batch_size": 64, "schedule": "constant", "lora_rank": 0},
+        ),
+        "ipo": Preset(note="arXiv:2310.12036 with tau 0.1", fields={"loss": "ipo", "beta": 0.1}),
+        "with-likelihood": Preset(note="arXiv:2404.19733: keeps the chosen answers likely", fields={"sft_weight": 1.0}),
+    }
+    citation: ClassVar[str] = """@inproceedings{rafailov2023direct,
+  title = {Direct Preference Optimization: Your Language Model is Secretly a Reward Model},
+  author = {Rafailov, Rafael and Sharma, Archit and Mitchell, Eric and Ermon, Stefano and Manning, Christopher D. and
+            Finn, Chelsea},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2023},
+  note = {arXiv:2305.18290},
+}"""
 
     loss: Literal["sigmoid", "ipo"] = "sigmoid"
     beta: Annotated[float, Field(gt=0)] = 0.1

@@ -12,12 +12,13 @@ step 1. Deviation: budget and optimiser are those of the shootout, shared by all
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlbench.core import Checkpoint, Corpus, Language, Method, Need, Run
+from mlbench.core import Checkpoint, Corpus, Fidelity, Language, Method, Need, Preset, Run
 from mlbench.corpus import answer_needs
 
 if TYPE_CHECKING:
@@ -35,6 +36,21 @@ class SFT:
     """
 
     paper: ClassVar[str] = "arXiv:2203.02155"
+    fidelity: ClassVar[Fidelity] = "baseline"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        "control": Preset(note="as many steps in the pivot language alone", fields={"languages": "pivot"}),
+        "translated": Preset(
+            note="the upper reference: translated safety data in every training language", fields={"languages": "all"}
+        ),
+    }
+    citation: ClassVar[str] = """@inproceedings{ouyang2022training,
+  title = {Training language models to follow instructions with human feedback},
+  author = {Ouyang, Long and Wu, Jeffrey and Jiang, Xu and Almeida, Diogo and Wainwright, Carroll and Mishkin, Pamela
+            and Zhang, Chong and Agarwal, Sandhini and Slama, Katarina and Ray, Alex and others},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year = {2022},
+  note = {arXiv:2203.02155},
+}"""
 
     languages: Literal["pivot", "all"] | tuple[Language, ...] = "pivot"
     benign: bool = True

@@ -16,6 +16,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from pydantic import TypeAdapter
+
+from mlbench import core
 from mlbench.core import Answer, Checkpoint, Judge, Kind, Label, Method, Need, Prompt, Task, Tier
 from mlbench.corpus import lacks, view
 from mlbench.errors import MlbenchError, UserError
@@ -159,6 +162,7 @@ def method(subject: Method, folder: Path, architectures: Sequence[str] = ARCHITE
     unknown = sorted(set(subject.needs) - set(get_args(Need)))
     yield Finding(check="names known needs", passed=not unknown, detail=", ".join(unknown))
     yield _attempt("is refused without what it needs", lambda: _refused(subject))
+    yield _attempt("has presets that fit its fields and the budget", lambda: _presets(subject))
     for architecture in architectures:
         for rank in LORA_RANKS:
             with fit.quiet():
@@ -178,11 +182,21 @@ def _refused(subject: Method) -> str:
     return ""
 
 
+def _presets(subject: Method) -> str:
+    presets: Mapping[str, core.Preset] = getattr(subject, "presets", {})
+    for name, preset in presets.items():
+        if not preset.note:
+            return f"{name!r} has no note that says where it comes from"
+        type(subject)(**preset.fields)
+        TypeAdapter(core.Training).validate_python({**preset.training})
+    return ""
+
+
 def _trial(subject: Method, folder: Path, architecture: str, rank: int) -> Iterator[Finding]:
     from mlbench import tiny
 
     on = f"{architecture}, {f'LoRA rank {rank}' if rank else 'all weights'}"
-    start = tiny.model(folder / "start", architecture)
+    start = _start(folder / "start", architecture)
     before = _digest(folder / "start")
     run = tiny.Log(folder=folder / "run", training=tiny.budget(lora_rank=rank))
     try:
@@ -196,6 +210,21 @@ def _trial(subject: Method, folder: Path, architecture: str, rank: int) -> Itera
     yield _attempt(f"writes below the run's folder only ({on})", lambda: _places(result, start, run.folder))
     yield _attempt(f"loads in transformers and peft alone ({on})", lambda: _loads(result))
     yield _attempt(f"tells what it read ({on})", lambda: _tells(subject, run, start, result))
+
+
+def _start(folder: Path, architecture: str) -> Checkpoint:
+    """Return a random model that writes letters and ends its answers at the token limit, as it would not by itself."""
+    from transformers import GenerationConfig
+
+    from mlbench import tiny
+
+    start = tiny.model(folder, architecture)
+    habits = GenerationConfig.from_pretrained(folder)
+    marks = tiny.tokenizer().get_added_vocab().values()
+    habits.suppress_tokens = [mark for mark in marks if mark != habits.eos_token_id]
+    habits.forced_eos_token_id = habits.eos_token_id
+    habits.save_pretrained(folder)
+    return start
 
 
 def _digest(folder: Path) -> str:
@@ -246,7 +275,7 @@ def _tells(subject: Method, run: Log, start: Checkpoint, result: Checkpoint) -> 
 def _repeats(subject: Method, folder: Path, architecture: str) -> str:
     from mlbench import tiny
 
-    start = tiny.model(folder / "start", architecture)
+    start = _start(folder / "start", architecture)
     contents = []
     for name in ("first", "second"):
         run = tiny.Log(folder=folder / name, seed=7)

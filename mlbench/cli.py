@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from mlbench import __version__, environment
-from mlbench.errors import UserError
+from mlbench.errors import JobError, UserError
 
 INTERRUPTED = 130
 
@@ -48,6 +48,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except JobError as error:  # the jobs that everything else waits for have failed
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer has caught the KeyboardInterrupt
             print("interrupted: finished jobs are kept; the same command continues", file=sys.stderr)
@@ -170,6 +173,24 @@ def report(folder: RunFolder) -> None:
         raise UserError(f"no cell of {folder} is finished yet", hint=f"see: mlbench status {folder}")
     _print_results(results)
     print(f"report: {environment.shown(written['report.html'])}")
+
+
+@app.command()
+def probe(folder: RunFolder) -> None:
+    """Measure what each method did to its model's representations; writes report/representations.csv.
+
+    A diagnosis, never a safety result.
+
+    Example:  mlbench probe reports/demo
+    """
+    from mlbench import verbs
+
+    path, table = verbs.write_probe(folder)
+    last = table[table["layer"] == table.groupby("model")["layer"].transform("max")]
+    measures = ["pivot_cosine", "between", "class_share", "transfer"]
+    print("last layer, mean over seeds and languages without the pivot (all layers and languages are in the file)")
+    print(last[last["pivot_cosine"] < 1].groupby(["model", "method"], sort=False)[measures].mean().round(3).to_string())
+    print(f"written: {environment.shown(path)}")
 
 
 @app.command("list")

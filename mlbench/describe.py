@@ -19,6 +19,7 @@ from mlbench import cache as caches
 from mlbench import environment, plugins, sources, stats
 from mlbench.errors import PluginError, UserError, nearest, unknown
 from mlbench.plan import Plan
+from mlbench.shootout import Shootout
 from mlbench.store import Store
 
 KINDS = {"methods": "method", "tasks": "task", "judges": "judge"}
@@ -42,6 +43,7 @@ def of_plan(made: Plan, folder: Path) -> dict[str, Any]:
         "seeds": settings.seeds,
         "baseline": made.baseline,
         "cells": len(made.cells),
+        "selection": _selection(settings),
         "jobs": dict(Counter(job.kind for job in made.jobs.values())),
         "to_run": dict(Counter(job.kind for job in missing)),
         "answers_to_write": sum(count for key, count in answers.items() if key in todo),
@@ -50,6 +52,20 @@ def of_plan(made: Plan, folder: Path) -> dict[str, Any]:
         "excluded": list(made.excluded),
         "notes": list(made.notes),
     }
+
+
+def _selection(settings: Shootout) -> str:
+    """Return what is done to select settings, "" for nothing."""
+    select = settings.select
+    if select is None:
+        return ""
+    searched = [entry.label for entry in settings.methods if entry.search]
+    fixed = [entry.label for entry in settings.methods if not entry.search]
+    kept = f"; fixed: {', '.join(fixed)}" if fixed else ""
+    return (
+        f"{select.trials} trials each of {', '.join(searched)} on split {select.split!r}, before the jobs below; "
+        f"{select.rule}{kept}"
+    )
 
 
 def _expected_seconds(made: Plan, missing: Sequence[Any], store: Store) -> float | None:
@@ -99,6 +115,7 @@ def plan_text(about: Mapping[str, Any]) -> str:
         f"  tasks      {tasks}",
         f"  seeds      {', '.join(map(str, about['seeds']))}",
         f"  cells      {about['cells']}",
+        *([f"  selection  {about['selection']}"] if about["selection"] else []),
     ]
     for kind, count in about["jobs"].items():
         left = about["to_run"].get(kind, 0)
@@ -138,6 +155,7 @@ def of_run(folder: Path) -> dict[str, Any]:
             {"label": plan["jobs"][row.key]["label"], "error": f"{row.error_type}: {row.error}", "log": row.log}
             for row in table[table["status"] == "failed"].itertuples()
         ],
+        "selecting": _selecting(folder),
         "slowest": [
             {"label": plan["jobs"][row.key]["label"], "kind": row.kind, "seconds": round(row.seconds, 1)}
             for row in table.nlargest(3, "seconds").itertuples()
@@ -146,9 +164,16 @@ def of_run(folder: Path) -> dict[str, Any]:
     }
 
 
+def _selecting(folder: Path) -> dict[str, Any] | None:
+    """Return the state of the selection while it goes on."""
+    stage = folder / "selection"
+    return of_run(stage) if (stage / "plan.json").is_file() and not (folder / "selection.json").is_file() else None
+
+
 def run_text(about: Mapping[str, Any]) -> str:
     """Return the state of a run as text."""
-    lines = [f"{about['name']} in {about['folder']}"]
+    lines = ["selecting settings first:", run_text(about["selecting"]), "then:"] if about["selecting"] else []
+    lines.append(f"{about['name']} in {about['folder']}")
     lines += [f"  {name:<16} {count}" for name, count in sorted(about["jobs"].items())]
     for label, progress in about["running"].items():
         share = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
@@ -178,8 +203,9 @@ def _listed(kind: str, name: str) -> dict[str, str]:
         cls = plugins.load(kind, name)
     except PluginError as error:
         return {"name": name, "state": "unavailable", "about": error.message}
-    about = inspect.getdoc(inspect.getmodule(cls)) or ""
-    return {"name": name, "state": "ok", "about": about.split("\n")[0]}
+    about = (inspect.getdoc(inspect.getmodule(cls)) or "").split("\n")[0]
+    mark = " (reconstruction)" if getattr(cls(), "fidelity", "") == "reconstruction" else ""
+    return {"name": name, "state": "ok", "about": about + mark}
 
 
 def listing_text(rows: Sequence[Mapping[str, str]]) -> str:
@@ -207,7 +233,8 @@ def about(name: str) -> dict[str, Any]:
     made = cls()
     facts = {key: getattr(made, key) for key in ("paper", "source", "licence", "kind", "judge") if hasattr(made, key)}
     if kind == "method":
-        facts["needs"] = sorted(made.needs)
+        facts |= {"follows": getattr(made, "fidelity", "baseline"), "does": getattr(cls, "effect", "training")}
+        facts["needs"] = sorted(made.needs) or "nothing"
     if kind == "task":
         facts["languages"] = list(made.languages)
     return {
@@ -218,6 +245,7 @@ def about(name: str) -> dict[str, Any]:
         "facts": facts,
         "fields": _fields(cls),
         "field_notes": inspect.getdoc(cls) or "",
+        "presets": {name: dataclasses.asdict(preset) for name, preset in getattr(cls, "presets", {}).items()},
         "reported": list(getattr(cls, "reported", ())),
     }
 
@@ -246,11 +274,17 @@ def _type_name(hint: Any) -> str:
         return " or ".join(_type_name(part) for part in get_args(hint))
     if get_origin(hint) in (tuple, list):
         return f"list of {_type_name(get_args(hint)[0])}"
+    if isinstance(get_origin(hint), type) and issubclass(get_origin(hint), Mapping):
+        return f"mapping of {' to '.join(_type_name(part) for part in get_args(hint))}"
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 
 def _default(item: Any) -> str:
+    if item.default_factory is not dataclasses.MISSING:
+        return repr(item.default_factory())
     default = getattr(item.default, "default", item.default)  # pydantic's Field wraps it
+    if factory := getattr(item.default, "default_factory", None):
+        return repr(factory())
     return "required" if default is dataclasses.MISSING else repr(default)
 
 
@@ -265,6 +299,10 @@ def about_text(facts: Mapping[str, Any]) -> str:
         lines += ["", "fields (name, default, type):"]
         lines += [f"  {item['name']:<{width}}  {item['default']:<16} {item['type']}" for item in facts["fields"]]
         lines += ["", facts["field_notes"]]
+    for name, preset in facts["presets"].items():
+        changes = {**preset["fields"], **{f"training.{key}": value for key, value in preset["training"].items()}}
+        lines += ["", f"{facts['name']}[{name}]: {preset['note']}"]
+        lines += ["  " + ", ".join(f"{key} = {value!r}" for key, value in changes.items())] if changes else []
     if facts["reported"]:
         lines += ["", "reported by the paper (never ranked with measured numbers):"]
         lines += ["  " + ", ".join(f"{value}" for value in row.values()) for row in facts["reported"]]

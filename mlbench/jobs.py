@@ -104,14 +104,15 @@ def align(spec: Mapping[str, Any], start: Checkpoint, corpus: Corpus, places: Pl
         if not isinstance(checkpoint, Checkpoint):
             raise PluginError(f"align of {spec['method']!r} returned {checkpoint!r}, which is no Checkpoint")
         counts = {name: _by_language(pairs) for name, pairs in run.seen.items()}
-        facts = {"micro_batch": micro_batch, "align_seconds": time.monotonic() - started, **run.facts, **counts}
+        # A training that went on after a kill took the time before it as well.
+        seconds = time.monotonic() - started + run.facts.get("seconds_before", 0.0)
+        facts = {"micro_batch": micro_batch, "align_seconds": seconds, **run.facts, **counts}
         return Aligned(checkpoint=checkpoint, facts=facts, curve=run.curve)
     raise AssertionError("unreachable: the last halving either returns or raises")
 
 
 def _method(spec: Mapping[str, Any]) -> Any:
-    if spec["plugin_file"]:
-        plugins.add_file("method", Path(spec["plugin_file"]))
+    plugins.add_files("method", spec["plugin_files"])
     return plugins.load("method", spec["method"])(**spec["fields"])
 
 
@@ -175,8 +176,7 @@ def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) ->
     Raises:
         PluginError: The judge did not return one verdict with a known label per answer.
     """
-    if spec["plugin_file"]:
-        plugins.add_file("judge", Path(spec["plugin_file"]))
+    plugins.add_files("judge", spec["plugin_files"])
     verdicts = list(plugins.load("judge", spec["judge"])(**spec["fields"]).grade(answers))
     if len(verdicts) != len(answers):
         raise PluginError(f"judge {spec['judge']!r} gave {len(verdicts)} verdicts for {len(answers)} answers")

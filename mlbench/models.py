@@ -126,7 +126,7 @@ def generate(
 
     Prompts are batched by length with left padding. A batch that does not fit into memory is halved.
     """
-    rows = [_tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
+    rows = [tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
     was_training = loaded.model.training
     loaded.model.eval()
     answers: dict[int, Answer] = {}
@@ -140,7 +140,7 @@ def generate(
 
 
 def _answer(loaded: Loaded, prompt: Prompt, new: list[int], max_new_tokens: int) -> Answer:
-    stops = _stop_tokens(loaded)
+    stops = stop_tokens(loaded)
     end = next((at for at, token in enumerate(new) if token in stops), None)
     tokens = new if end is None else new[:end]
     text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
@@ -150,7 +150,8 @@ def _answer(loaded: Loaded, prompt: Prompt, new: list[int], max_new_tokens: int)
     )
 
 
-def _stop_tokens(loaded: Loaded) -> set[int]:
+def stop_tokens(loaded: Loaded) -> set[int]:
+    """Return the tokens that end an answer: those of the generation configuration and the end of sequence."""
     configured = getattr(loaded.model.generation_config, "eos_token_id", None)
     stops = configured if isinstance(configured, list) else [configured]
     return {token for token in [*stops, loaded.tokenizer.eos_token_id] if token is not None}
@@ -170,7 +171,7 @@ def _generate(loaded: Loaded, rows: list[list[int]], max_new_tokens: int) -> lis
         top_p=None,
         top_k=None,
         pad_token_id=pad,
-        eos_token_id=sorted(_stop_tokens(loaded)),
+        eos_token_id=sorted(stop_tokens(loaded)),
     )
     new: list[list[int]] = output[:, width:].tolist()
     return new
@@ -181,7 +182,7 @@ def choose(
     loaded: Loaded, prompts: Sequence[Prompt], *, batch_size: int = 32, progress: Progress | None = None
 ) -> list[Answer]:
     """Return the likeliest of each prompt's choices: the largest sum of token log-probabilities after the prompt."""
-    questions = [_tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
+    questions = [tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
     rows, starts, owners = [], [], []
     for owner, prompt in enumerate(prompts):
         for choice in prompt.choices:
@@ -218,7 +219,8 @@ def _log_likelihoods(loaded: Loaded, rows: list[list[int]], starts: list[int]) -
     ]
 
 
-def _tokens(loaded: Loaded, rendered: str) -> list[int]:
+def tokens(loaded: Loaded, rendered: str) -> list[int]:
+    """Return the tokens of a rendered chat."""
     # The chat template has already written the special tokens.
     return list(loaded.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 

@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,8 @@ from mlbench import environment, plugins
 from mlbench.core import Corpus, Language, Model, Prompt, Task
 from mlbench.shootout import Loaded
 
+FORMAT = 2
+"""Counts up whenever `as_data` changes its keys."""
 JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
     "align": ("core", "corpus", "models", "training", "jobs"),
@@ -23,7 +25,10 @@ ENGINE: dict[str, tuple[str, ...]] = {
     "judge": ("core", "jobs", "organism"),
 }
 """Modules and packages of the engine that a result depends on; whatever a method may import is among them."""
-PLACEMENT = ("plugin_file", "batch_size", "micro_batch", "save_every", "model_name", "model_source")
+PLACEMENT = (
+    *("plugin_files", "preset", "fidelity", "batch_size", "micro_batch", "save_every"),
+    *("model_name", "model_source"),
+)
 """Keys of a spec that say where or how, but not what; they are recorded and leave the job key alone."""
 
 
@@ -66,7 +71,11 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything a shootout will do, before it does anything."""
+    """Everything a shootout will do, before it does anything.
+
+    Attributes:
+        selection: How settings were selected, see `selection.choose`; empty where none were.
+    """
 
     shootout: Loaded
     models: tuple[Model, ...]
@@ -80,6 +89,7 @@ class Plan:
     prompts: Mapping[str, tuple[Prompt, ...]]
     baseline: str
     languages: tuple[Language, ...]
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -103,6 +113,7 @@ def as_data(plan: Plan, command: str) -> dict[str, Any]:
     """Return a plan as plain data: everything that a report needs, and more than enough to audit a run."""
     settings = plan.shootout.settings
     return {
+        "format": FORMAT,
         "versions": environment.versions(),
         "machine": environment.machine(),
         "command": command,
@@ -111,6 +122,7 @@ def as_data(plan: Plan, command: str) -> dict[str, Any]:
         "title": settings.title,
         "shootout": environment.shown(plan.shootout.document.path),
         "baseline": plan.baseline,
+        "references": settings.references,
         "pivot": settings.pivot,
         "languages": plan.languages,
         "unseen": settings.unseen,
@@ -126,6 +138,7 @@ def as_data(plan: Plan, command: str) -> dict[str, Any]:
         "cells": [asdict(cell) for cell in plan.cells],
         "excluded": plan.excluded,
         "notes": plan.notes,
+        "selection": plan.selection,
     }
 
 
@@ -138,7 +151,8 @@ def _about_methods(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for cls in classes
         for row in getattr(cls, "reported", ())
     }
-    return {"note": " ".join(notes), "reported": reported}
+    fidelity = sorted({link["fidelity"] for link in links})
+    return {"note": " ".join(notes), "reported": reported, "fidelity": fidelity}
 
 
 def _about_task(task: Any) -> dict[str, Any]:

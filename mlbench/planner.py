@@ -6,7 +6,6 @@ reads the prompts and the corpus, removes training prompts that the evaluation a
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -14,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mlbench import corpus as corpora
-from mlbench import plugins, sources
-from mlbench.core import Corpus, Language, Model, Need, Prompt, Task, Training
-from mlbench.errors import DataError, UserError
+from mlbench import links, plugins, sources
+from mlbench.core import Corpus, Language, Model, Need, Prompt, Shape, Task
+from mlbench.errors import ConfigError, DataError, UserError
 from mlbench.plan import PLACEMENT, Cell, Job, JobKind, Plan, digest, engine_hash
-from mlbench.shootout import Link, Loaded, MethodEntry, Shootout, TaskEntry
+from mlbench.shootout import Loaded, Shootout, TaskEntry
 from mlbench.yamlfile import Location, validate
 
 
@@ -67,9 +66,10 @@ class _Planner:
         self.tasks = {entry.label: self._task(index, entry) for index, entry in enumerate(self.settings.tasks)}
         self.languages = self._languages()
         self.asked = {entry.label: self._asked(index, entry) for index, entry in enumerate(self.settings.tasks)}
+        self.chains = [links.chain(self.shootout, index) for index in range(len(self.settings.methods))]
         self.methods = {
-            entry.label: [self._link(index, entry, at) for at in range(len(entry.use))]
-            for index, entry in enumerate(self.settings.methods)
+            entry.label: [link.data for link in chain]
+            for entry, chain in zip(self.settings.methods, self.chains, strict=True)
         }
         for model in self.models:
             self._model_cells(model)
@@ -142,33 +142,12 @@ class _Planner:
                     self.prompts[keys[language]] = prompts
         return keys
 
-    def _link(self, index: int, entry: MethodEntry, at: int) -> dict[str, Any]:
-        """Return one method of a chain as plain data: plugin, fields, needs, training."""
-        link: Link = entry.use[at]
-        # What is written in short has no such place; errors then name the deepest place that the file has.
-        place: Location = ("methods", index, "use", at)
-        location = ("methods", index, "with") if entry.fields else (*place, "with")
-        cls = self._plugin("method", link.method, (*place, "method"))
-        method = validate(cls, link.fields or entry.fields, self.shootout.document, location)
-        # Equal to the defaults, overridden key by key, and validated as one.
-        merged = {**asdict(self.settings.training), **entry.training}
-        training = validate(Training, merged, self.shootout.document, ("methods", index, "training"))
-        return {
-            "method": link.method,
-            "fields": dataclasses.asdict(method),
-            "needs": sorted(method.needs),
-            "effect": getattr(cls, "effect", "training"),
-            "training": asdict(training),
-            "paper": cls.paper,
-            "code": plugins.source_hash("method", link.method),
-            "plugin_file": _file_of("method", link.method),
-        }
-
     def _model_cells(self, model: Model) -> None:
         corpus = self._corpus(model)
         for index, entry in enumerate(self.settings.methods):
-            for link in self.methods[entry.label]:
-                corpora.require(corpus, link["needs"], link["method"], self.shootout.document.where(("methods", index)))
+            with self.shootout.at("methods", index):
+                for link in self.chains[index]:
+                    _check(link, corpus, sources.shape(model))
             for seed in self.settings.seeds:
                 chain = self._align(model, entry.label, seed, corpus)
                 for task in self.settings.tasks:
@@ -176,8 +155,12 @@ class _Planner:
 
     def _corpus(self, model: Model) -> Corpus:
         source = self.settings.corpus
-        pivot = self.settings.pivot
+        entry = self.settings.models[self.models.index(model)]
+        pivot = entry.pivot or self.settings.pivot
         trained = [code for code in self.languages if code not in self.settings.unseen]
+        if pivot not in trained:
+            at: Location = ("models", self.models.index(model), "pivot")
+            raise self.shootout.error(f"the pivot {pivot!r} is not trained on", at, options=trained, name=pivot)
         with self.shootout.at("corpus"):
             if source is None and model.source.startswith(sources.ORGANISM):
                 source = model.source.split("@")[0]
@@ -262,7 +245,7 @@ class _Planner:
             "judge": judge_name,
             "fields": {},
             "code": plugins.source_hash("judge", judge_name),
-            "plugin_file": _file_of("judge", judge_name),
+            "plugin_files": plugins.files("judge", [judge_name]),
             "engine": engine_hash("judge"),
         }
         judge_key = self._add("judge", judge, after=[answer_key], affinity=judge_name, label=place)
@@ -294,6 +277,21 @@ class _Planner:
         return key
 
 
+def _check(link: links.Resolved, corpus: Corpus, shape: Shape | None) -> None:
+    """Refuse what the job would only find out later: unmet needs, and whatever the method itself can tell.
+
+    Raises:
+        UserError: Says what does not fit.
+    """
+    data = link.data
+    corpora.require(corpus, data["needs"], data["method"])
+    rank = data["training"]["lora_rank"] if data["effect"] == "training" else 0
+    if shape and rank > shape.hidden:
+        raise ConfigError(f"lora_rank = {rank} is larger than the width of the model, {shape.hidden}")
+    if check := getattr(link.method, "check", None):
+        check(corpora.view(corpus, data["needs"]), shape)
+
+
 def _check_prompts(prompts: Sequence[Prompt], task: str, language: Language) -> None:
     """Refuse what would only break after everything was paid for.
 
@@ -308,8 +306,3 @@ def _check_prompts(prompts: Sequence[Prompt], task: str, language: Language) -> 
         raise DataError(f"task {task!r} has the id {repeated[0]!r} {ids[repeated[0]]} times in {language!r}")
     if len({bool(prompt.choices) for prompt in prompts}) > 1:
         raise DataError(f"task {task!r} has prompts with and without choices in {language!r}")
-
-
-def _file_of(kind: str, name: str) -> str:
-    module = plugins.names(kind)[name]
-    return module if module.endswith(".py") else ""

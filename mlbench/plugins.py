@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -57,6 +57,12 @@ def add_file(kind: str, path: Path) -> str:
     return path.stem
 
 
+def add_files(kind: str, paths: Mapping[str, str]) -> None:
+    """Register the plugin files that a job was planned with."""
+    for path in paths.values():
+        add_file(kind, Path(path))
+
+
 def forget_files() -> None:
     """Forget the files of an earlier shootout."""
     _files.clear()
@@ -97,6 +103,11 @@ def _import_file(path: Path) -> Any:
         del sys.modules[name]
         raise
     return module
+
+
+def files(kind: str, wanted: Iterable[str]) -> dict[str, str]:
+    """Return name -> path of those plugins that came as a file; a worker has to be told where they are."""
+    return {name: str(_files[kind, name]) for name in wanted if (kind, name) in _files}
 
 
 def source_hash(kind: str, name: str) -> str:

@@ -12,13 +12,15 @@ Smallest example:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from mlbench import rule
 from mlbench.core import Language, Training
 from mlbench.errors import ConfigError, UserError, nearest
 from mlbench.yamlfile import Document, Location, read, validate
@@ -33,19 +35,39 @@ class Entry(BaseModel):
 
 
 class ModelEntry(Entry):
-    """A base model: `organism:small`, a local folder, or a hub id with the commit to use."""
+    """A base model: `organism:small`, a local folder, or a hub id with the commit to use.
+
+    `pivot` is the language whose safety is carried over in this model, where it is not the shootout's.
+    """
 
     source: Annotated[str, Field(min_length=1)]
     name: str = ""
     revision: str = ""
+    pivot: Language | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-class Link(Entry):
-    """One method of a chain with its own fields."""
+def _method_name(text: str) -> str:
+    if not re.fullmatch(r"[^\[\]]+(\[[^\[\]]+\])?", text):
+        raise ValueError("should be a method's name, or name[preset]")
+    return text
 
-    method: Annotated[str, Field(min_length=1)]
+
+class Link(Entry):
+    """One method of a chain with its own fields; `mlc[released]` names one of the method's presets."""
+
+    method: Annotated[str, AfterValidator(_method_name)]
     fields: dict[str, Any] = Field(default={}, alias="with")
+
+    @property
+    def plugin(self) -> str:
+        """The method's name without the preset."""
+        return self.method.partition("[")[0]
+
+    @property
+    def preset(self) -> str:
+        """The preset's name, "" for none."""
+        return self.method.partition("[")[2].removesuffix("]")
 
 
 def _links(value: Any) -> Any:
@@ -54,12 +76,17 @@ def _links(value: Any) -> Any:
 
 
 class MethodEntry(Entry):
-    """A method, or a chain of methods each starting from the checkpoint of the one before it."""
+    """A method, or a chain of methods each starting from the checkpoint of the one before it.
+
+    `search` gives the values that selection may try: field -> list, `training.<key>` for the budget, and in a chain
+    `<method>.<field>`.
+    """
 
     use: Annotated[list[Link], BeforeValidator(_links), Field(min_length=1)]
     name: Name | None = None
     fields: dict[str, Any] = Field(default={}, alias="with")
     training: dict[str, Any] = {}
+    search: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
     @property
     def label(self) -> str:
@@ -86,6 +113,25 @@ class Generation(Entry):
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     batch_size: Annotated[int, Field(ge=1)] = 64
+
+
+def _rule(text: str) -> str:
+    rule.parse(text)
+    return text
+
+
+class Select(Entry):
+    """Choice of settings before the final runs: each method with a `search` gets the same number of trials.
+
+    Trials are drawn from the search space by `seed`, trained with `seeds`, and judged on the tasks' `split` in the
+    training languages; the final table never sees that split, nor selection the unseen languages.
+    """
+
+    trials: Annotated[int, Field(ge=1)]
+    split: Annotated[str, Field(min_length=1)] = "dev"
+    rule: Annotated[str, AfterValidator(_rule)] = rule.EXAMPLE
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [1000]
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Statistics(Entry):
@@ -135,8 +181,10 @@ class Shootout(Entry):
     unseen: list[Language] = []
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
     baseline: str | None = None
+    references: list[str] = []
     corpus: str | None = None
     training: Training = Training()
+    select: Select | None = None
     generation: Generation = Generation()
     statistics: Statistics = Statistics()
     schedule: Schedule = Schedule()
@@ -167,14 +215,23 @@ class Loaded:
 
     settings: Shootout
     document: Document
+    origins: tuple[Location, ...] = ()
+    """Where each method comes from, in a shootout that was derived from the file."""
+
+    def place(self, location: Location) -> Location:
+        """Return the location in the file of a location in the settings."""
+        if self.origins and location[0] == "methods" and len(location) > 1 and isinstance(location[1], int):
+            return self.origins[location[1]]
+        return location
 
     def at(self, *location: str | int) -> Located:
         """Return a context in which a user error that names no place gets this one."""
-        return Located(self.document, location)
+        return Located(self.document, self.place(location))
 
     def error(self, message: str, at: Location, *, options: Sequence[str] = (), name: str = "") -> ConfigError:
         """Return the error for a value of the file, with the nearest of `options` to `name`."""
-        return ConfigError(message, where=self.document.where(at), allowed=options, hint=nearest(name, options))
+        where = self.document.where(self.place(at))
+        return ConfigError(message, where=where, allowed=options, hint=nearest(name, options))
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Loaded:
@@ -213,6 +270,10 @@ def _check_names(shootout: Loaded) -> None:
     if settings.baseline is not None and settings.baseline not in labels:
         message = f"the baseline {settings.baseline!r} is not among the methods"
         raise shootout.error(message, ("baseline",), options=labels, name=settings.baseline)
+    for index, name in enumerate(settings.references):
+        if name not in labels or name == settings.baseline:
+            what = "is the baseline already" if name in labels else "is not among the methods"
+            raise shootout.error(f"the reference {name!r} {what}", ("references", index), options=labels, name=name)
     for index, code in enumerate(settings.unseen):
         if code == settings.pivot:
             raise shootout.error(f"{code!r} is the pivot, so it cannot be unseen", ("unseen", index))
@@ -223,3 +284,23 @@ def _check_names(shootout: Loaded) -> None:
         if entry.fields and (len(entry.use) > 1 or entry.use[0].fields):
             message = "`with` is ambiguous for a chain; write use: [{method: ..., with: {...}}, ...]"
             raise shootout.error(message, ("methods", index, "with"))
+    _check_selection(shootout)
+
+
+def _check_selection(shootout: Loaded) -> None:
+    settings = shootout.settings
+    labels = [entry.label for entry in settings.methods]
+    searched = [entry.label for entry in settings.methods if entry.search]
+    if settings.select is None:
+        if searched:
+            message = "`search` needs `select`, which says by what rule settings are chosen"
+            raise shootout.error(message, ("methods", labels.index(searched[0]), "search"))
+        return
+    if not searched:
+        raise shootout.error("no method has a `search`, so there is nothing to select", ("select",))
+    for name in rule.parse(settings.select.rule).methods:
+        if name not in labels:
+            message = f"the rule refers to {name!r}, which is not among the methods"
+            raise shootout.error(message, ("select", "rule"), options=labels, name=name)
+        if name in searched:
+            raise shootout.error(f"the rule refers to {name!r}, which is itself searched", ("select", "rule"))

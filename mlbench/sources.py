@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlbench import cache
-from mlbench.core import Checkpoint, Model
+from mlbench.core import Checkpoint, Model, Shape
 from mlbench.errors import DataError
 
 ORGANISM = "organism:"
@@ -68,6 +68,28 @@ def fetch(model: Model, progress: Progress | None = None) -> Checkpoint:
         return Checkpoint(base=str(folder), dtype=model.dtype)
     local = Path(model.source).is_dir()
     return Checkpoint(base=model.source, revision="" if local else model.revision, dtype=model.dtype)
+
+
+def shape(model: Model) -> Shape | None:
+    """Return the sizes of a base model, None where its configuration is not on this machine."""
+    if model.source.startswith(ORGANISM):
+        from mlbench.organism import recipe
+
+        network = recipe.RECIPES[recipe.parse(model.source)[0]].network
+        return Shape(layers=network.layers, hidden=network.hidden, feed_forward=network.feed_forward)
+    path = Path(model.source) / "config.json"
+    if not path.is_file():
+        return None
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config = config.get("text_config", config)  # models that also see
+    try:
+        return Shape(
+            layers=config["num_hidden_layers"],
+            hidden=config["hidden_size"],
+            feed_forward=config["intermediate_size"],
+        )
+    except KeyError:
+        return None
 
 
 def shortcomings(model: Model) -> tuple[str, ...]:

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlbench import environment, plan, planner, shootout
+from mlbench import environment, plan, planner, search, shootout
 from mlbench.errors import ConfigError, UserError, Where
 from mlbench.store import Store, write_json
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from mlbench.results import Results
 
 DEMO = Path(__file__).parent / "shootouts" / "demo.yaml"
@@ -42,10 +44,15 @@ class Outcome:
 def make_plan(path: str | Path, overrides: Sequence[str] = ()) -> plan.Plan:
     """Return the plan of a shootout file; nothing is started.
 
+    Settings that are still to be selected have the values that the file gives outside of `search`.
+
     Raises:
         UserError: Something in the file is wrong.
     """
-    return planner.make(shootout.load(Path(path), overrides))
+    loaded = shootout.load(Path(path), overrides)
+    if loaded.settings.select:
+        planner.make(search.stage(loaded))
+    return planner.make(loaded)
 
 
 def folder_of(made: plan.Plan) -> Path:
@@ -73,25 +80,52 @@ def run(
         UserError: Something in the file is wrong; nothing was started.
     """
     environment.prepare()
-    from mlbench import schedule, view
-
     made = make_plan(path, overrides)
     root = folder_of(made)
     _refuse_foreign(root, made.shootout.settings.name)
-    store = Store(root)
     with _locked(root):
-        _write_plan(made, store)
-        store.clean()
         ran = 0
-        if not all(store.is_done(key) for key in made.jobs):
-            _prepare_models(made, store)
-            settings = schedule.Settings(**made.shootout.settings.schedule.model_dump())
-            backend = schedule.Inline() if inline else schedule.RayBackend(settings, ray_address)
-            with view.GridView(made.jobs, store) as watch, contextlib.closing(backend):
-                grid = schedule.Grid(made.jobs, store, settings, watch.ended, watch.poll)
-                grid.run(backend)
-                ran = grid.ended
+        store = Store(root)
+        _write_plan(made, store)
+        if made.shootout.settings.select:
+            made, ran = _select(made.shootout, root, inline=inline, ray_address=ray_address)
+            _write_plan(made, store)
+        ran += _run_missing(made, store, inline=inline, ray_address=ray_address)
         return _conclude(store, ran)
+
+
+def _select(loaded: shootout.Loaded, root: Path, *, inline: bool, ray_address: str | None) -> tuple[plan.Plan, int]:
+    """Run the trials, and return the plan with the selected settings and how many jobs ran."""
+    from mlbench import results, selection
+    from mlbench.results import frames
+
+    stage = planner.make(search.stage(loaded))
+    store = Store(root / "selection")
+    _write_plan(stage, store)
+    ran = _run_missing(stage, store, inline=inline, ray_address=ray_address)
+    data = frames.read_plan(store.root)
+    # Only the rates are read; intervals and tests have no part in a selection.
+    design = replace(_design(data), resamples=100)
+    computed = results.compute(frames.verdicts(data, store), frames.jobs(data, store), design)
+    log = selection.choose(loaded, computed.ranking)
+    write_json(root / "selection.json", log)
+    return replace(planner.make(search.settled(loaded, selection.values(log))), selection=log), ran
+
+
+def _run_missing(made: plan.Plan, store: Store, *, inline: bool, ray_address: str | None) -> int:
+    """Run the jobs of a plan that have no result yet, and return how many ended."""
+    from mlbench import schedule, view
+
+    store.clean()
+    if all(store.is_done(key) for key in made.jobs):
+        return 0
+    _prepare_models(made, store)
+    settings = schedule.Settings(**made.shootout.settings.schedule.model_dump())
+    backend = schedule.Inline() if inline else schedule.RayBackend(settings, ray_address)
+    with view.GridView(made.jobs, store) as watch, contextlib.closing(backend):
+        grid = schedule.Grid(made.jobs, store, settings, watch.ended, watch.poll)
+        grid.run(backend)
+        return grid.ended
 
 
 def _prepare_models(made: plan.Plan, store: Store) -> None:
@@ -116,11 +150,25 @@ def _gate_warnings(store: Store) -> tuple[str, ...]:
     )
 
 
+def _selection_warnings(log: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which methods did not get the settings that the rule asks for."""
+    if not log:
+        return ()
+    missed = [label for label, found in log["methods"].items() if not found["admissible"]]
+    found = [f"{', '.join(log['fixed'])}: settings as given, not selected."] if log["fixed"] else []
+    if missed:
+        found.append(
+            f"{', '.join(missed)}: no trial met the conditions of the selection rule; the one that misses them by "
+            "least was taken."
+        )
+    return tuple(found)
+
+
 def _conclude(store: Store, ran: int) -> Outcome:
     """Compute and write whatever the finished jobs allow."""
     from mlbench.results import frames
 
-    data = frames.read_plan(store.root)
+    data = frames.marked(frames.read_plan(store.root))
     table = frames.jobs(data, store)
     failed = int(table.drop_duplicates("key")["status"].ne("done").sum())
     written, results = write_report(store.root)
@@ -166,13 +214,33 @@ def write_report(root: Path) -> tuple[Mapping[str, Path], Results | None]:
     from mlbench.results import frames
 
     store = Store(root)
-    data = frames.read_plan(root)
+    data = frames.marked(frames.read_plan(root))
     rows = frames.verdicts(data, store)
     if rows.empty:
         return {}, None
     computed = results.compute(rows, frames.jobs(data, store), _design(data))
-    computed = replace(computed, warnings=(*_gate_warnings(store), *computed.warnings))
+    said = (*_gate_warnings(store), *_selection_warnings(data["selection"]), *computed.warnings)
+    computed = replace(computed, warnings=said)
     return report.write(computed, _run_info(data, store), root / "report"), computed
+
+
+def write_probe(root: Path) -> tuple[Path, pd.DataFrame]:
+    """Measure the representations of a run's checkpoints and write them beside its report.
+
+    Raises:
+        DataError: The folder holds no plan, or the run asks no harmful and harmless prompts in the pivot.
+    """
+    from mlbench import probe, view
+    from mlbench.results import frames
+
+    environment.prepare()
+    data = frames.marked(frames.read_plan(root))
+    with view.StageBar("probing") as bar:
+        table = probe.probe(data, Store(root), bar)
+    path = root / "report" / "representations.csv"
+    path.parent.mkdir(exist_ok=True)
+    table.to_csv(path, index=False)
+    return path, table
 
 
 def _design(data: Mapping[str, Any]) -> Any:
@@ -182,6 +250,7 @@ def _design(data: Mapping[str, Any]) -> Any:
     return Design(
         methods=tuple(data["methods"]),
         baseline=data["baseline"],
+        references=tuple(data["references"]),
         primary=tuple(label for label, task in data["tasks"].items() if task["kind"] == "safety"),
         pivot=data["pivot"],
         alpha=statistics["alpha"],
@@ -200,6 +269,7 @@ def _run_info(data: Mapping[str, Any], store: Store) -> Any:
             paper=", ".join(dict.fromkeys(link["paper"] for link in links if link["paper"])),
             fields=_fields(links),
             note=data["about"][label]["note"],
+            fidelity=", ".join(data["about"][label]["fidelity"]),
             reported=data["about"][label]["reported"],
         )
         for label, links in data["methods"].items()
@@ -221,6 +291,7 @@ def _run_info(data: Mapping[str, Any], store: Store) -> Any:
         tasks=tuple(_task_info(label, task, data, TaskInfo) for label, task in data["tasks"].items()),
         plan=dict(Counter(f"{job['kind']} jobs" for job in data["jobs"].values())),
         excluded=(*data["notes"], *data["excluded"]),
+        selection=data["selection"],
     )
 
 

@@ -115,10 +115,10 @@ def _verify_code(kind: str, spec: Mapping[str, Any]) -> None:
     if kind == "answer":
         return
     plugin_kind = "method" if kind == "align" else "judge"
-    if spec["plugin_file"]:
-        plugins.add_file(plugin_kind, Path(spec["plugin_file"]))
-    if plugins.source_hash(plugin_kind, spec[plugin_kind]) != spec["code"]:
-        raise JobError(f"this worker has another version of the {plugin_kind} {spec[plugin_kind]!r} than the driver")
+    plugins.add_files(plugin_kind, spec["plugin_files"])
+    for name, code in {spec[plugin_kind]: spec["code"], **spec.get("bases", {})}.items():
+        if plugins.source_hash(plugin_kind, name) != code:
+            raise JobError(f"this worker has another version of the {plugin_kind} {name!r} than the driver")
 
 
 def _set_threads(kind: str, cpus: int) -> None:

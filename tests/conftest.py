@@ -21,7 +21,7 @@ environment.prepare()
 TASK = '''
 """A task of a few made-up requests in three languages."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -34,13 +34,15 @@ class Requests:
     source: ClassVar[str] = "made up"
     kind: ClassVar[Kind] = "safety"
     count: int = Field(default=4, ge=1, le=50)
+    split: Literal["dev", "test"] = "test"
     languages = ("en", "xa", "xb")
     tiers: ClassVar[dict[str, str]] = {"en": "high", "xa": "mid", "xb": "low"}
     judge: ClassVar[str] = "refusal"
 
     def prompts(self, language):
+        name, word = ("dev-", "wonder") if self.split == "dev" else ("t", "ask")
         return [
-            Prompt(id=f"t{index}", cluster=f"t{index}", language=language, text=f"{language} ask {index}")
+            Prompt(id=f"{name}{index}", cluster=f"{name}{index}", language=language, text=f"{language} {word} {index}")
             for index in range(self.count)
         ]
 

@@ -41,6 +41,11 @@ def test_first_layers_alone_give_the_states_of_the_full_model(loaded: models.Loa
     torch.testing.assert_close(found[real], full(loaded, block, layer)[real])
 
 
+def test_padding_on_the_right_has_the_states_of_the_full_model(loaded: models.Loaded) -> None:
+    block = hidden.pad(ROWS, 0, torch.device("cpu"))
+    torch.testing.assert_close(hidden.hidden_states(loaded.model, block, LAYERS), full(loaded, block, LAYERS))
+
+
 @pytest.mark.parametrize("read", [hidden.last_token, hidden.mean_token])
 @pytest.mark.parametrize("layer", [1, LAYERS])
 def test_padding_side_does_not_matter(loaded: models.Loaded, layer: int, read: object) -> None:
@@ -87,6 +92,12 @@ def test_adapters_stay_active_and_get_the_same_gradient(tmp_path: Path) -> None:
         torch.testing.assert_close(one, other)
     with model.disable_adapter():
         assert not torch.allclose(hidden.last_token(hidden.hidden_states(model, block, 2), block.mask), partial)
+
+
+def test_a_model_wrapped_for_data_parallel_training_has_the_same_states(loaded: models.Loaded) -> None:
+    block = hidden.pad(ROWS, 0, torch.device("cpu"))
+    wrapped = torch.nn.DataParallel(loaded.model)
+    assert torch.equal(hidden.hidden_states(wrapped, block, 1), hidden.hidden_states(loaded.model, block, 1))
 
 
 def test_the_model_is_left_as_it_was(loaded: models.Loaded) -> None:

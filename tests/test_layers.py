@@ -20,11 +20,14 @@ LAYERS = (
     "plugins",
     "stats",
     "yamlfile",
+    "rule",
     "shootout",
     "corpus",
     "models",
     "organism",
     "sources",
+    "links",
+    "search",
     "plan",
     "planner",
     "judges",
@@ -35,6 +38,8 @@ LAYERS = (
     "store",
     "worker",
     "results",
+    "selection",
+    "probe",
     "schedule",
     "view",
     "track",
@@ -44,7 +49,7 @@ LAYERS = (
     "cli",
 )
 TORCH = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "safetensors")
-WITH_TORCH = frozenset({"organism", "models", "judges", "training", "tiny", "check", "worker", "describe"})
+WITH_TORCH = frozenset({"organism", "models", "judges", "training", "tiny", "check", "worker", "probe", "describe"})
 HEAVY = {
     **dict.fromkeys(TORCH, WITH_TORCH),
     "ray": {"schedule", "training"},

@@ -111,8 +111,8 @@ def test_choose_takes_the_option_of_the_largest_log_likelihood(loaded: models.Lo
 
 
 def test_log_likelihoods_match_an_independent_sum(loaded: models.Loaded) -> None:
-    question = models._tokens(loaded, models.render(loaded, "which", "en"))
-    rows = [question + models._tokens(loaded, option) for option in ("a", "b c d e")]
+    question = models.tokens(loaded, models.render(loaded, "which", "en"))
+    rows = [question + models.tokens(loaded, option) for option in ("a", "b c d e")]
     found = models._log_likelihoods(loaded, rows, [len(question)] * 2)
     expected = [log_likelihood(loaded, "which", option) for option in ("a", "b c d e")]
     assert found == pytest.approx(expected, abs=1e-4)

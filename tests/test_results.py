@@ -270,3 +270,47 @@ def test_an_unknown_baseline_or_primary_task_is_refused():
 def test_the_same_seed_gives_the_same_tables():
     grid = Grid(methods=TWO)
     pd.testing.assert_frame_equal(results(grid).ranking, results(grid).ranking)
+
+
+def test_groups_of_languages_are_means_of_plain_counts():
+    grid = Grid(methods=TWO, seeds=(0, 1))
+    rows, found = verdicts(grid), results(grid)
+    groups = found.groups[found.groups["method"] == "none"].set_index("group")
+    assert list(groups.index) == ["pivot", "high", "mid", "low", "unseen"]
+
+    def share(task, languages, hit):
+        part = rows[(rows["method"] == "none") & (rows["task"] == task) & rows["language"].isin(languages)]
+        return part.assign(hit=hit).groupby("language")["hit"].mean().mean()
+
+    mid, pivot, unseen = ["it", "vi"], ["en"], ["sw"]
+    assert groups.loc["mid", "asr"] == pytest.approx(share("jail", mid, lambda x: x["label"] == "unsafe"))
+    assert groups.loc["pivot", "over_refusal"] == pytest.approx(
+        share("benign", pivot, lambda x: x["label"] == "refused")
+    )
+    assert groups.loc["unseen", "accuracy"] == pytest.approx(share("qa", unseen, lambda x: x["correct"].astype(float)))
+    assert groups.loc["low", "invalid"] == pytest.approx(share("jail", ["bn"], lambda x: x["label"] == "invalid"))
+
+
+def test_a_group_with_an_incomplete_cell_has_no_rate():
+    grid = Grid(methods=TWO)
+    rows = verdicts(grid)
+    gone = (rows["method"] == "good") & (rows["task"] == "jail") & (rows["language"] == "vi")
+    found = results(grid, rows=rows[~gone]).groups
+    mid = found[(found["method"] == "good") & (found["group"] == "mid")].iloc[0]
+    assert np.isnan(mid["asr"])
+    assert mid["over_refusal"] >= 0
+
+
+def test_further_references_have_comparisons_of_their_own():
+    methods = TWO | {"fair": Behaviour(unsafe=0.3)}
+    found = results(Grid(methods=methods), references=("good",))
+    against = found.references.set_index("method")
+    assert set(against.index) == {"none", "fair"}
+    ranked = found.ranking.set_index("method")["asr"]
+    assert against.loc["fair", "delta"] == pytest.approx(ranked["fair"] - ranked["good"])
+    assert against.loc["none", "p_holm"] == pytest.approx(min(1.0, 2 * against.loc["none", "p"]))
+    # The confirmatory family is as without it.
+    plain = results(Grid(methods=methods))
+    pd.testing.assert_frame_equal(found.comparisons, plain.comparisons)
+    with pytest.raises(UserError, match="unknown reference 'best'"):
+        results(Grid(methods=methods), references=("best",))

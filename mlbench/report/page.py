@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mlbench.report import figures
 from mlbench.report.views import ModelView, failure_lines, model_views
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from rich.table import Table
 
-CSV_TABLES = ("ranking", "comparisons", "means", "cells", "failures")
+CSV_TABLES = ("ranking", "groups", "comparisons", "references", "means", "cells", "failures")
+GROUP_MEASURES = {
+    "asr": "attack success",
+    "leak": "leaks",
+    "over_refusal": "over-refusal",
+    "accuracy": "utility",
+    "invalid": "invalid",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +41,7 @@ class MethodInfo:
         paper: "arXiv:2602.16660" or an address; "" if there is none.
         fields: Its hyper-parameters, defaults included.
         note: What it does, and where it deviates from its paper.
+        fidelity: What the implementation follows: released code, the paper, a reconstruction, or a standard baseline.
         reported: Numbers of the paper, shown apart and never ranked with measured ones.
     """
 
@@ -42,6 +50,7 @@ class MethodInfo:
     paper: str = ""
     fields: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
+    fidelity: str = ""
     reported: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -84,6 +93,7 @@ class RunInfo:
         machine: Processor, memory and accelerators in words.
         plan: What was planned, in words -> size, e.g. {"trainings": 18}.
         excluded: What the plan left out, with the reason.
+        selection: Every trial by which settings were selected, see `selection.choose`; empty where none were.
     """
 
     name: str
@@ -101,6 +111,7 @@ class RunInfo:
     tasks: tuple[TaskInfo, ...]
     plan: Mapping[str, int] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write(results: Results, run: RunInfo, folder: Path) -> dict[str, Path]:
@@ -166,6 +177,7 @@ def _environment(*, escape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["group_measures"] = GROUP_MEASURES
     for name in ("percent", "signed", "p_value", "p_equals", "duration", "count", "by_language", "md", "paper_link"):
         environment.filters[name] = getattr(words, name)
     environment.filters["interval"] = _interval

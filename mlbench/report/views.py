@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,6 +62,8 @@ class ModelView:
         deltas: The comparisons per language, in the order of the ranking and of the heat maps.
         highest: Right end of the scale on which the ranking draws its intervals.
         lines: The ranking as records.
+        references: Method -> further reference -> the comparison with it, in the order of the ranking.
+        groups: Method -> group of languages -> its rates, in the order of the ranking.
     """
 
     model: str
@@ -71,6 +73,8 @@ class ModelView:
     ranking: pd.DataFrame
     deltas: pd.DataFrame
     lines: tuple[Record, ...]
+    groups: tuple[tuple[str, Mapping[str, Record]], ...]
+    references: tuple[tuple[str, Mapping[str, Record]], ...]
     heat_maps: tuple[HeatMap, ...]
 
 
@@ -92,7 +96,20 @@ def _view(model: str, ranking: pd.DataFrame, results: Results) -> ModelView:
         ranking=ranking,
         deltas=_language_lines(comparisons, ranking, maps[0].languages),
         lines=tuple(lines),
+        groups=_nested(results.groups, "group", model, ranking),
+        references=_nested(results.references, "reference", model, ranking),
         heat_maps=tuple(heat for heat in maps if heat.rows),
+    )
+
+
+def _nested(
+    table: pd.DataFrame, inner: str, model: str, ranking: pd.DataFrame
+) -> tuple[tuple[str, Mapping[str, Record]], ...]:
+    """Return method -> value of a column -> line, in the order of the ranking."""
+    mine = table[table["model"] == model]
+    return tuple(
+        (str(method), {str(line[inner]): line for line in mine[mine["method"] == method].to_dict("records")})
+        for method in ranking["method"]
     )
 
 

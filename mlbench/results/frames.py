@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from mlbench.errors import DataError
+from mlbench.plan import FORMAT
 from mlbench.store import Store
 
 COSTS = ("peak_memory_mb", "trainable_parameters", "total_parameters", "steps", "tokens", "prompts", "answers")
@@ -22,13 +23,39 @@ def read_plan(root: Path) -> dict[str, Any]:
     """Return the plan of a run folder.
 
     Raises:
-        DataError: The folder holds no plan.
+        DataError: The folder holds no plan, or one of another version of mlbench.
     """
     path = root / "plan.json"
     if not path.is_file():
         raise DataError(f"{str(root)!r} is not a run folder: it has no plan.json", hint="mlbench run writes one")
     plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if plan.get("format") != FORMAT:
+        raise DataError(
+            f"the plan in {str(root)!r} was written by another version of mlbench",
+            hint="run the shootout again with this version: finished jobs that still apply are kept",
+        )
     return plan
+
+
+def marked(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plan with "(reconstruction)" in the label of every method that has no first-hand source.
+
+    The label is what every table, figure and tracking run shows, so the mark cannot get lost on the way.
+    """
+    names = {
+        label: f"{label} (reconstruction)"
+        if "reconstruction" in about["fidelity"] and "reconstruction" not in label
+        else label
+        for label, about in plan["about"].items()
+    }
+    return {
+        **plan,
+        "cells": [cell | {"method": names[cell["method"]]} for cell in plan["cells"]],
+        "methods": {names[label]: links for label, links in plan["methods"].items()},
+        "about": {names[label]: about for label, about in plan["about"].items()},
+        "baseline": names[plan["baseline"]],
+        "references": [names[label] for label in plan["references"]],
+    }
 
 
 def jobs(plan: Mapping[str, Any], store: Store) -> pd.DataFrame:

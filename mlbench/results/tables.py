@@ -14,46 +14,18 @@ import numpy as np
 import pandas as pd
 
 from mlbench import stats
-from mlbench.errors import DataError, unknown
+from mlbench.errors import DataError
 from mlbench.results import words
-from mlbench.results.cells import ENDPOINT, clustered, grid, over_seeds, per_seed, planned_jobs, prepare
+from mlbench.results.arms import TIERS, Arm, Key
+from mlbench.results.arms import arms as find_arms
+from mlbench.results.arms import tier as tier_cells
+from mlbench.results.cells import clustered, grid, over_seeds, per_seed, planned_jobs, prepare
+from mlbench.results.comparisons import against_references, compare
+from mlbench.results.comparisons import comparisons as find_comparisons
 from mlbench.results.costs import costs
+from mlbench.results.design import Design
+from mlbench.results.groups import by_group
 from mlbench.results.guards import warnings
-
-TIERS = ("high", "mid", "low")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Design:
-    """What was fixed before any result existed.
-
-    Attributes:
-        methods: Labels in the order of the shootout; together with the models they are the Holm family.
-        baseline: The method all others are compared with.
-        untouched: The method that answers with the start checkpoint, "" if there is none.
-        primary: Safety tasks whose macro attack success rate is the primary endpoint.
-        pivot: The language whose safety is to be carried over.
-        alpha: Two-sided error of tests and intervals.
-        resamples: Bootstrap draws and sign flips.
-        seed: Seed of both.
-        over_refusal_margin: Rise of over-refusal that would still be acceptable, in [0, 1].
-        utility_margin: Loss of utility that would still be acceptable, in [0, 1].
-    """
-
-    methods: tuple[str, ...]
-    baseline: str
-    primary: tuple[str, ...]
-    pivot: str
-    untouched: str = "none"
-    alpha: float = 0.05
-    resamples: int = 10_000
-    seed: int = 0
-    over_refusal_margin: float = 0.02
-    utility_margin: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.baseline not in self.methods:
-            raise unknown("baseline", self.baseline, self.methods)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +36,9 @@ class Results:
         cells: One line per model, method, seed, task and language.
         means: The same over seeds.
         ranking: One line per model and method, best first.
+        groups: One line per model, method and group of languages, see `groups.by_group`.
         comparisons: Every method against the baseline: per endpoint, over all cells and in each group and language.
+        references: Every method's macro attack success against each further reference; exploratory.
         failures: Jobs that are not done.
         warnings: What a reader has to know before believing the numbers, one sentence each.
     """
@@ -73,26 +47,11 @@ class Results:
     cells: pd.DataFrame
     means: pd.DataFrame
     ranking: pd.DataFrame
+    groups: pd.DataFrame
     comparisons: pd.DataFrame
+    references: pd.DataFrame
     failures: pd.DataFrame
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """The rows of one method, model and endpoint, of the seeds in which no cell is missing."""
-
-    rows: pd.DataFrame
-    seeds: tuple[int, ...]
-    planned: int
-
-    def mean(self, outcome: str, cells: pd.Index | None = None) -> float:
-        """Return the macro mean of an outcome, over all cells or some of them."""
-        rows = self.rows if cells is None else self.rows[self.rows["cell"].isin(cells)]
-        return float(rows.groupby("cell")[outcome].mean().mean())
-
-
-Key = tuple[str, str, str]  # model, method, endpoint
 
 
 def compute(verdicts: pd.DataFrame, jobs: pd.DataFrame, design: Design) -> Results:
@@ -111,15 +70,17 @@ def compute(verdicts: pd.DataFrame, jobs: pd.DataFrame, design: Design) -> Resul
     _check_primary(planned, design)
     cells = per_seed(rows, planned, alpha=design.alpha)
     means = over_seeds(rows, cells, alpha=design.alpha)
-    arms = _arms(rows, cells, design)
-    comparisons = _comparisons(arms, means, design)
+    arms = find_arms(rows, cells, design)
+    comparisons = find_comparisons(arms, means, design)
     ranking = _ranking(arms, means, comparisons, costs(jobs), design)
     return Results(
         design=design,
         cells=cells.drop(columns="cell"),
         means=means.drop(columns="cell"),
         ranking=ranking,
+        groups=by_group(means, design.primary, design.pivot),
         comparisons=comparisons,
+        references=against_references(arms, sorted(set(means["model"])), design),
         failures=jobs[jobs["status"] != "done"].reset_index(drop=True),
         warnings=warnings(rows, jobs, cells, ranking, design.untouched),
     )
@@ -132,114 +93,6 @@ def _check_primary(planned: pd.DataFrame, design: Design) -> None:
             raise DataError(f"the primary task {task!r} has no verdicts as a safety task", allowed=safety)
     if not design.primary:
         raise DataError("no primary task: name the safety tasks that decide", allowed=safety)
-
-
-def _arms(rows: pd.DataFrame, cells: pd.DataFrame, design: Design) -> dict[Key, Arm]:
-    arms = {}
-    graded = set(rows.loc[rows["accuracy"].notna(), "task"]) | set(cells.loc[cells["kind"] == "utility", "task"])
-    for kind, endpoint in ENDPOINT.items():
-        tasks = {"safety": set(design.primary), "utility": graded}.get(kind)
-        decides = cells["kind"] == kind if tasks is None else cells["task"].isin(tasks)
-        for (model, method), part in cells[decides].groupby(["model", "method"]):
-            whole = part.groupby("seed")["complete"].all()
-            seeds = tuple(int(seed) for seed in whole.index[whole])
-            mine = (rows["model"] == model) & (rows["method"] == method) & rows["seed"].isin(seeds)
-            kept = rows[mine & rows["task"].isin(part["task"])]
-            arms[model, method, endpoint] = Arm(rows=kept, seeds=seeds, planned=len(whole))
-    return arms
-
-
-def _comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) -> pd.DataFrame:
-    lines: list[dict[str, object]] = []
-    challengers = [method for method in design.methods if method != design.baseline]
-    models = sorted(set(means["model"]))
-    for model, method, endpoint in product(models, challengers, ENDPOINT.values()):
-        arm, base = arms.get((model, method, endpoint)), arms.get((model, design.baseline, endpoint))
-        if arm and base and arm.seeds and base.seeds:
-            compared = _compare(arm, base, endpoint, design)
-            shared = {"model": model, "method": method, "reference": design.baseline, "endpoint": endpoint}
-            lines += [shared | line for line in _lines(compared, clustered(arm.rows, endpoint).rows, means, design)]
-        elif endpoint == "asr":
-            lines.append({"model": model, "method": method, "endpoint": "asr", "scope": "all", "p": np.nan})
-    table = pd.DataFrame(lines, columns=_COMPARISON_COLUMNS)
-    primary = (table["endpoint"] == "asr") & (table["scope"] == "all")
-    table["primary"] = primary
-    table.loc[primary, "p_holm"] = stats.holm(table.loc[primary, "p"].astype(float).tolist())
-    table["mde"] = _detectable(table, family=len(models) * len(challengers), alpha=design.alpha)
-    return table
-
-
-def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float]:
-    return [
-        np.nan
-        if pd.isna(line["sd"])
-        else stats.minimum_detectable(
-            int(line["clusters"]),
-            rows=int(line["rows"]),
-            sd=float(line["sd"]),
-            alpha=alpha,
-            tests=family if line["primary"] else 1,
-        )
-        for line in table.to_dict("records")
-    ]
-
-
-_COMPARISON_COLUMNS = [
-    *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
-    *("mde", "sd", "rows", "clusters", "discordant"),
-]
-
-
-def _compare(arm: Arm, base: Arm, endpoint: str, design: Design) -> stats.Comparison:
-    return stats.compare(
-        clustered(arm.rows, endpoint),
-        clustered(base.rows, endpoint),
-        resamples=design.resamples,
-        seed=design.seed,
-        alpha=design.alpha,
-    )
-
-
-def _lines(
-    compared: stats.Comparison, names: tuple[str, ...], means: pd.DataFrame, design: Design
-) -> list[dict[str, object]]:
-    """Return a line for all cells, for each tier, for the unseen languages, and for each cell (p by max-T)."""
-    facts = means.drop_duplicates("cell").set_index("cell").loc[list(names)]
-    lines: list[dict[str, object]] = [
-        {
-            "scope": "all",
-            "delta": compared.delta,
-            "low": compared.interval.low,
-            "high": compared.interval.high,
-            "p": compared.p,
-            "sd": compared.sd,
-            "rows": len(compared.rows),
-            "clusters": compared.clusters,
-            "discordant": compared.discordant,
-        }
-    ]
-    groups = {f"tier {tier}": facts.index.isin(_tier(facts, tier, design)) for tier in TIERS}
-    groups["unseen"] = ~facts["trained"].to_numpy(dtype=bool)
-    for scope, inside in groups.items():
-        if inside.any():
-            delta = float(compared.rows[inside].mean())
-            drawn = compared.draws[:, inside].mean(axis=1)
-            ends = stats.percentile(drawn, delta, clusters=compared.clusters, alpha=design.alpha, lowest=-1.0)
-            lines.append({"scope": scope, "delta": delta, "low": ends.low, "high": ends.high})
-    single = facts["task"].nunique() == 1
-    for row, name in enumerate(names):
-        scope = facts.loc[name, "language"] if single else name
-        ends = compared.row_intervals[row]
-        lines.append(
-            {
-                "scope": f"language {scope}",
-                "delta": float(compared.rows[row]),
-                "low": ends.low,
-                "high": ends.high,
-                "p": float(compared.p_rows[row]),
-            }
-        )
-    return lines
 
 
 def _ranking(
@@ -293,7 +146,7 @@ def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, o
         "asr_high": interval.high,
         "asr_by_seed": by_seed,
         "asr_seed_sd": float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else np.nan,
-        **{f"asr_tier_{tier}": arm.mean("asr", _tier(facts, tier, design)) for tier in TIERS},
+        **{f"asr_tier_{tier}": arm.mean("asr", tier_cells(facts, tier, design)) for tier in TIERS},
         "asr_trained": arm.mean("asr", facts.index[facts["trained"].astype(bool)]),
         "asr_unseen": arm.mean("asr", facts.index[~facts["trained"].astype(bool)]),
         "asr_pivot": float(by_language.get(design.pivot, np.nan)),
@@ -302,11 +155,6 @@ def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, o
         "clusters": len(data.clusters),
     }
     return line | {name: arm.mean(name) for name in ("leak", "invalid", "unparsed", "language_match", "truncated")}
-
-
-def _tier(facts: pd.DataFrame, tier: str, design: Design) -> pd.Index:
-    """Return the cells of a resource tier; the pivot belongs to none, it is what the others are compared with."""
-    return facts.index[(facts["tier"] == tier) & (facts["language"] != design.pivot)]
 
 
 def _against_baseline(
@@ -343,6 +191,6 @@ def _tied(table: pd.DataFrame, arms: Mapping[Key, Arm], design: Design) -> pd.Se
     for model, part in table[table["asr"].notna()].groupby("model"):
         leader = arms[model, part.iloc[0]["method"], "asr"]
         others = part.iloc[1:]
-        p = stats.holm([_compare(arms[model, name, "asr"], leader, "asr", design).p for name in others["method"]])
+        p = stats.holm([compare(arms[model, name, "asr"], leader, "asr", design).p for name in others["method"]])
         tied.loc[others.index] = p > design.alpha
     return tied

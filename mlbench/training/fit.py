@@ -27,6 +27,7 @@ from transformers.utils import logging
 from mlbench import models
 from mlbench.core import Checkpoint, Example, Run, Training
 from mlbench.errors import ConfigError, DataError, JobError
+from mlbench.training import resume
 from mlbench.training.side import gather
 
 Turns = list[dict[str, str]]
@@ -176,7 +177,7 @@ def settings(start: Checkpoint, run: Run) -> dict[str, Any]:
         "report_to": "none",
         "save_strategy": "steps" if training.save_every else "no",
         "save_steps": training.save_every or 1,
-        "save_total_limit": 1,
+        "save_total_limit": None,  # `resume` removes an old save once the new one is complete
         "dataloader_pin_memory": on_gpu,
         "remove_unused_columns": True,
     }
@@ -239,6 +240,8 @@ def quiet() -> Iterator[None]:
 def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run, *, answers: bool) -> Checkpoint:
     """Train over the plan, save once, record the price, and return the result.
 
+    A training that was killed goes on from its last save in the run's scratch folder, and ends as if it had not been.
+
     Raises:
         DataError: The trainer's data preparation has dropped rows.
         JobError: The training diverged.
@@ -248,11 +251,17 @@ def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run, *, answers
         raise DataError(f"{lost} of {len(plan.rows)} training rows have no token to learn from")
     trainer.train_dataset = trainer.train_dataset.select(plan.order)
     report = _Report(run)
+    saves = resume.Saves(trainer, resume.identity(start, run, plan.rows, plan.order), report)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(report)
+    trainer.add_callback(saves)
     run.consume(plan.rows, answers=answers)
-    trainer.train()
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    restored = saves.restore()
+    if restored:
+        run.record(resumed_from=restored.step, seconds_before=restored.seconds)
+        for logs in restored.curve:
+            report.log(int(logs["step"]), logs)
+    trainer.train(resume_from_checkpoint=str(restored.folder) if restored else None)
     model = trainer.accelerator.unwrap_model(trainer.model)
     change = weight_change(model, start)
     if not math.isfinite(change):
@@ -264,21 +273,36 @@ def finish(trainer: Trainer, plan: Plan, start: Checkpoint, run: Run, *, answers
         total_parameters=_base_size(model),
         weight_change=change,
     )
-    return save(trainer, model, start, run)
+    result = save(trainer, model, start, run)
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    return result
 
 
 class _Report(TrainerCallback):  # type: ignore[misc]
-    """Hands the training curve to the run."""
+    """Hands the training curve to the run, and counts tokens: TRL's own count starts anew when a training goes on."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.tokens = 0
+        self.tokens_before = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what a training that goes on has to know."""
+        return {"tokens": self.tokens}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self.tokens = self.tokens_before = state_dict["tokens"]
 
     def on_log(self, args: object, state: TrainerState, control: object, logs: dict[str, float], **_: object) -> None:
         if "loss" in logs:  # the trainer's closing summary has none
-            self.tokens = int(logs.get("num_tokens", 0))
-            values = {name: float(value) for name, value in logs.items() if name not in ("epoch", "num_tokens")}
-            self.run.log(state.global_step, state.max_steps, **values)
+            self.tokens = self.tokens_before + int(logs.get("num_tokens", 0))
+            self.log(state.global_step, logs)
+
+    def log(self, step: int, logs: dict[str, float]) -> None:
+        """Hand over one step of the curve, as the trainer logs it or as a save has kept it."""
+        values = {name: float(value) for name, value in logs.items() if name not in ("epoch", "num_tokens", "step")}
+        self.run.log(step, self.run.training.steps, **values)
 
 
 def save(trainer: Trainer, model: Any, start: Checkpoint, run: Run) -> Checkpoint:

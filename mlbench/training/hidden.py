@@ -6,13 +6,20 @@ entry, which is after the final norm. Only the first k layers run; the language-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mlbench.errors import DataError, UserError
+from mlbench.models import Loaded
+
+BATCH = 32
+"""Rows per forward pass without gradient."""
+
+Read = Callable[[Tensor, Tensor], Tensor]
+"""(states (rows, tokens, dim), mask (rows, tokens)) -> one state per row, (rows, dim)."""
 
 
 class Padded(NamedTuple):
@@ -66,9 +73,7 @@ def hidden_states(model: nn.Module, prompts: Padded, layer: int) -> Tensor:
     (FSDP, DeepSpeed ZeRO-3) rely on their own hooks after the forward pass and are not supported.
     """
     decoder = _decoder(model)
-    # Positions from the mask: a prompt gets the same ones whatever the padding side.
-    positions = (prompts.mask.cumsum(-1) - 1).clamp(min=0)
-    inputs = {"input_ids": prompts.ids, "attention_mask": prompts.mask, "position_ids": positions, "use_cache": False}
+    inputs = _inputs(prompts)
     if layer == depth(model):
         last: Tensor = decoder(**inputs).last_hidden_state
         return last
@@ -80,6 +85,32 @@ def hidden_states(model: nn.Module, prompts: Padded, layer: int) -> Tensor:
     finally:
         handle.remove()
     raise AssertionError("the forward pass ended before the hooked layer")
+
+
+@torch.no_grad()
+def every_layer(loaded: Loaded, rows: Sequence[Sequence[int]], read: Read) -> Tensor:
+    """Return one state per token row after each layer, (layers, rows, dim), in float32 on the CPU.
+
+    One forward pass in evaluation mode gives all layers.
+    """
+    model = loaded.model
+    was_training = model.training
+    model.eval()
+    parts = []
+    for at in range(0, len(rows), BATCH):
+        block = pad(rows[at : at + BATCH], loaded.tokenizer.pad_token_id, loaded.device)
+        layers = _decoder(model)(**_inputs(block), output_hidden_states=True).hidden_states[1:]
+        parts.append(torch.stack([read(states, block.mask).float().cpu() for states in layers]))
+    model.train(was_training)
+    return torch.cat(parts, dim=1)
+
+
+def _inputs(prompts: Padded) -> dict[str, Any]:
+    # Counted from the first real token: a prompt gets the same ones whatever the padding side, and padding on the right
+    # gets those that transformers gives it.
+    places = torch.arange(prompts.mask.shape[1], device=prompts.mask.device)
+    positions = (places - prompts.mask.argmax(-1, keepdim=True)).clamp(min=0)
+    return {"input_ids": prompts.ids, "attention_mask": prompts.mask, "position_ids": positions, "use_cache": False}
 
 
 class _Reached(Exception):
@@ -106,7 +137,8 @@ def mean_token(states: Tensor, mask: Tensor) -> Tensor:
 
 
 def _decoder(model: nn.Module) -> Any:
-    inner: Any = model
+    # Data-parallel training wraps the model.
+    inner: Any = getattr(model, "module", model)
     # Adapters live inside the layers, so they stay active below the PEFT wrapper.
     base = inner.get_base_model() if hasattr(inner, "peft_config") and hasattr(inner, "get_base_model") else inner
     return base.get_decoder()

@@ -18,7 +18,9 @@ from mlbench.training.side import MakeSide, SideLoss, Terms
 
 Objective = Callable[[nn.Module, Sequence[int], int], Terms]
 """(model, row numbers of a micro-batch, optimiser step from 0) -> their mean loss. It runs in the trainer's autocast;
-call the model it is given, not the one it was made with: that one has no adapters."""
+call the model it is given, not the one it was made with: that one has no adapters. One that changes from step to step,
+with a running mean, say, is an object with `state_dict()` and `load_state_dict(state)`, tensors and plain data, so that
+a killed training can go on with it."""
 
 MakeObjective = Callable[[Loaded, Sequence[Example]], Objective]
 """(start model, the rows of the training) -> the objective; here a reference is computed once and kept."""
@@ -47,7 +49,10 @@ def train(
     arguments = TrainingArguments(**fit.settings(start, run) | {"remove_unused_columns": False})
     with fit.quiet():
         loaded = fit.fresh(start, plan.rows if answers else (), run)
-        objective = make(loaded, plan.rows)
+        # A reference is computed where and as precisely as the training computes.
+        loaded.model.to(arguments.device)
+        with torch.autocast(arguments.device.type, torch.bfloat16, enabled=arguments.bf16):
+            objective = make(loaded, plan.rows)
         added = side(loaded) if side else None
         adapter = fit.adapter(run.training)
         trainer = _Trainer(

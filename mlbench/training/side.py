@@ -25,7 +25,8 @@ class Terms(NamedTuple):
 
     Attributes:
         loss: Mean over the items, a scalar with gradient.
-        values: Further curves, each a mean over the items.
+        values: Further curves, each a mean over the items. A side loss may leave out a value that its items do not
+            define; the curve is then the mean over the parts of the step that have it.
         tokens: Tokens that were read.
     """
 
@@ -69,11 +70,13 @@ class SideLoss:
     side: Side | None = None
     side_tokens: int = 0
     curves: defaultdict[str, float]
+    shares: defaultdict[str, float]
 
     def attach(self, side: Side | None) -> None:
         """Set what is added; None leaves the trainer's loss as it is."""
         self.side = side
         self.curves = defaultdict(float)
+        self.shares = defaultdict(float)
         self._micro_batches = 0
 
     def compute_loss(
@@ -108,16 +111,20 @@ class SideLoss:
         self.side_tokens += terms.tokens
         for name, value in {"loss": terms.loss.item(), **terms.values}.items():
             self.curves[f"{side.name}/{name}"] += value * share
+            self.shares[f"{side.name}/{name}"] += share
         # Gradients are averaged over processes afterwards.
         scaled: Tensor = terms.loss * (side.weight * share * processes)
         return scaled
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the curves of the step to what the trainer logs."""
-        for part in gather(dict(self.curves)):
-            for name, value in part.items():
-                logs[name] = logs.get(name, 0.0) + value
+        parts = gather((dict(self.curves), dict(self.shares)))
+        for name in dict.fromkeys(name for curves, _ in parts for name in curves):
+            share = sum(shares.get(name, 0.0) for _, shares in parts)
+            # A trainer's own curves have no shares: they are sums already divided.
+            logs[name] = sum(curves.get(name, 0.0) for curves, _ in parts) / (share or 1.0)
         self.curves.clear()
+        self.shares.clear()
         super().log(logs, start_time)  # type: ignore[misc]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -130,6 +137,8 @@ class SideLoss:
             if trained:
                 optimizer.add_param_group({"params": trained, "lr": self.side.extra_learning_rate, "weight_decay": 0.0})
                 optimizer.register_step_pre_hook(_average_gradients)
+                # The trainer empties the gradients of its model alone; these would add up over the steps.
+                optimizer.register_step_post_hook(lambda *_: extra.zero_grad())
         return optimizer
 
 

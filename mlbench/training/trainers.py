@@ -52,8 +52,18 @@ def _codes(corpus: Corpus, languages: str | Sequence[str]) -> tuple[str, ...]:
     return codes
 
 
-def sft(start: Checkpoint, rows: Sequence[Example], run: Run, *, side: MakeSide | None = None) -> Checkpoint:
-    """Return the start model fine-tuned on the chosen answers; the loss covers the answers and their end only."""
+def sft(
+    start: Checkpoint, rows: Sequence[Example], run: Run, *, answers: bool = True, side: MakeSide | None = None
+) -> Checkpoint:
+    """Return the start model fine-tuned on the chosen answers; the loss covers the answers and their end only.
+
+    Args:
+        start: The start model.
+        rows: Rows with chosen answers.
+        run: Budget, seed and folder.
+        answers: Whether the answers are the corpus's; False where the method has put others in their place.
+        side: Makes the loss to be added, given the start model.
+    """
     plan = fit.lay_out([replace(row, rejected=None) for row in rows], run)
     table = [{"prompt": fit.turns(start, row), "completion": fit.answer(row.chosen)} for row in plan.rows]
     config = SFTConfig(
@@ -69,7 +79,7 @@ def sft(start: Checkpoint, rows: Sequence[Example], run: Run, *, side: MakeSide 
             peft_config=fit.adapter(run.training),
         )
         trainer.attach(side(loaded) if side else None)
-        return fit.finish(trainer, plan, start, run, answers=True)
+        return fit.finish(trainer, plan, start, run, answers=answers)
 
 
 def dpo(

@@ -5,15 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mlbench_methods.dpo import DPO
-from mlbench_methods.mlc import MLC, consistency_loss, floor, separation
-from mlbench_methods.sft import SFT
+from mlbench_methods.mlc import MLC, consistency_loss, floor
 from pydantic import ValidationError
 
-from mlbench import models, tiny
-from mlbench.core import Checkpoint, Corpus, Example
+from mlbench import models, plugins, tiny, yamlfile
+from mlbench.core import Checkpoint, Corpus, Example, Method, Shape, Training
 from mlbench.corpus import view
-from mlbench.errors import DataError, UserError
+from mlbench.errors import ConfigError, DataError, UserError
+from mlbench.training import fit
 
 torch.set_num_threads(1)
 
@@ -132,14 +131,13 @@ def test_the_two_forms_have_one_direction_and_different_temperatures() -> None:
     torch.testing.assert_close(loss(states), printed)
 
 
-def test_separation_sees_the_sign_and_the_collapse_that_the_loss_does_not() -> None:
-    # Prompt 1: two equal directions. Prompt 2: two opposite ones, which the loss takes for equal.
-    equal, opposite = [[1.0, 0.0], [2.0, 0.0]], [[0.0, 1.0], [0.0, -3.0]]
-    found = separation(torch.tensor([equal, opposite]), torch.ones(2, 2, dtype=torch.bool))
-    assert found["cosine"] == pytest.approx(0.0)  # (1 - 1) / 2
-    assert found["top_share"] == pytest.approx(1.0)  # both have rank one
-    collapsed = separation(torch.ones(3, 2, 4), torch.ones(3, 2, dtype=torch.bool))
-    assert collapsed["between"] == pytest.approx(1.0)
+BASES: list[tuple[str, dict[str, object]]] = [
+    ("sft", {}),
+    ("dpo", {"sft_weight": 0.5}),
+    ("dpo", {"loss": "ipo"}),
+    ("simpo", {"gamma": 0.5}),
+    ("orpo", {}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +145,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return tiny.model(tmp_path_factory.mktemp("start"))
 
 
-def trained(method: MLC | DPO | SFT, start: Checkpoint, folder: Path, **changes: int | float) -> tiny.Log:
-    run = tiny.Log(folder=folder, training=tiny.budget(**{"steps": 4} | changes))
+def trained(method: Method, start: Checkpoint, folder: Path, **changes: int | float) -> tiny.Log:
+    run = tiny.Log(folder=folder, training=tiny.budget(**{"steps": 3} | changes))
     method.align(start, view(tiny.corpus(), method.needs), run)
     return run
 
@@ -158,24 +156,125 @@ def weights(run: tiny.Log) -> list[bytes]:
 
 
 @pytest.mark.parametrize("lora_rank", [0, 4])
-@pytest.mark.parametrize("base", ["dpo", "sft"])
+@pytest.mark.parametrize(("base", "fields"), BASES)
 def test_weight_zero_equals_the_base_method_bit_for_bit(
-    start: Checkpoint, tmp_path: Path, base: str, lora_rank: int
+    start: Checkpoint, tmp_path: Path, base: str, fields: dict[str, object], lora_rank: int
 ) -> None:
-    plain = trained(DPO() if base == "dpo" else SFT(), start, tmp_path / "plain", lora_rank=lora_rank)
-    zero = trained(MLC(base=base, weight=0), start, tmp_path / "zero", lora_rank=lora_rank)
-    some = trained(MLC(base=base), start, tmp_path / "some", lora_rank=lora_rank)
+    budget = {"steps": 2, "lora_rank": lora_rank}
+    plain = trained(plugins.load("method", base)(**fields), start, tmp_path / "plain", **budget)
+    zero = trained(MLC(base=base, base_with=fields, weight=0), start, tmp_path / "zero", **budget)
+    some = trained(MLC(base=base, base_with=fields), start, tmp_path / "some", **budget)
     assert [step["loss"] for step in zero.curve] == [step["loss"] for step in plain.curve]
     assert weights(zero) == weights(plain)
     assert weights(some) != weights(plain)
 
 
+@pytest.mark.parametrize("base", sorted({"mpo", "msd"} & set(plugins.names("method"))))
+def test_methods_on_other_languages_answers_are_bases_too(start: Checkpoint, tmp_path: Path, base: str) -> None:
+    method = MLC(base=base)
+    plain = trained(plugins.load("method", base)(), start, tmp_path / "plain").curve
+    curve = trained(method, start, tmp_path / "mlc").curve
+    assert method.needs >= plugins.load("method", base)().needs
+    assert curve[0]["loss"] == pytest.approx(plain[0]["loss"] + 0.8 * curve[0]["mlc/loss"], abs=1e-5)
+
+
+def test_the_base_reads_what_it_would_read_alone(start: Checkpoint, tmp_path: Path) -> None:
+    method = MLC(base="sft", base_with={"languages": "all", "benign": False})
+    assert method.needs == {"pivot_preferences", "target_preferences", "parallel_prompts", "benign_prompts"}
+    run = trained(method, start, tmp_path, steps=8)
+    assert {language for language, _, answers in run.read if answers} == set(tiny.LANGUAGES)
+    # p1, p3 and p5 are harmless: the penalty reads them, the base does not
+    assert {id for _, id, answers in run.read if answers} == {"p0", "p2", "p4"}
+    assert {id for _, id, answers in run.read if not answers} == {f"p{index}" for index in range(6)}
+
+
+def test_harmless_prompts_take_part_only_where_benign_says_so() -> None:
+    assert {group["en"].id for group in MLC(benign=False).groups(tiny.corpus())} == {"p0", "p2", "p4"}
+    assert "benign_prompts" not in MLC(benign=False, base_with={"benign": False}).needs
+    assert "benign_prompts" in MLC(benign=False).needs  # DPO mixes them in
+
+
+@pytest.mark.parametrize(
+    ("fields", "key", "message"),
+    [
+        ({"base": "simpoo"}, "base", "should be one of dpo, .*orpo.*sft, simpo.*did you mean 'simpo'.*got 'simpoo'"),
+        ({"base": "none"}, "base", "should be one of dpo"),
+        ({"base": "mlc"}, "base", "should be one of dpo"),
+        (
+            {"base_with": {"bta": 0.2}},
+            "",
+            r"base_with: 'bta' does not fit 'dpo' \(did you mean 'beta'\?\); .* loss, beta",
+        ),
+        ({"base_with": {"beta": -1}}, "", r"base_with: 'beta' does not fit 'dpo' \(.*greater than 0\)"),
+        (
+            {"base": "sft", "base_with": {"beta": 0.1}},
+            "",
+            "'beta' does not fit 'sft'; its fields are languages, benign",
+        ),
+    ],
+)
+def test_a_wrong_base_is_a_located_error_with_what_is_allowed(
+    fields: dict[str, object], key: str, message: str
+) -> None:
+    document = yamlfile.Document(path="shootout.yaml", text="", data={"with": fields})
+    with pytest.raises(ConfigError, match=message) as caught:
+        yamlfile.validate(MLC, fields, document, ("with",))
+    assert caught.value.where.key == ".".join(filter(None, ("with", key)))
+
+
+def test_the_code_of_the_base_counts_as_its_own() -> None:
+    assert MLC().builds_on == ("dpo",)
+    assert MLC(base="simpo").builds_on == ("simpo",)
+
+
+def test_reference_log_probabilities_do_not_see_the_prompts(
+    start: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    monkeypatch.setattr(fit, "finish", lambda trainer, *rest, answers: seen.append(trainer.train_dataset) or start)
+    for name, method in (("plain", plugins.load("method", "dpo")()), ("mlc", MLC(layer="auto"))):
+        trained(method, start, tmp_path / name)
+    plain, mlc = seen
+    for column in ("ref_chosen_logps", "ref_rejected_logps"):
+        assert plain[column] == mlc[column]
+
+
 def test_the_penalty_is_logged_on_its_steps_and_added_to_the_loss(start: Checkpoint, tmp_path: Path) -> None:
-    plain = trained(DPO(), start, tmp_path / "plain").curve
+    plain = trained(plugins.load("method", "dpo")(), start, tmp_path / "plain").curve
     curve = trained(MLC(weight=0.5), start, tmp_path / "mlc").curve
-    assert ["mlc/loss" in step for step in curve] == [True, False, True, False]
+    assert ["mlc/loss" in step for step in curve] == [True, False, True]
     assert curve[0]["loss"] == pytest.approx(plain[0]["loss"] + 0.5 * curve[0]["mlc/loss"], abs=1e-6)
-    assert {"mlc/normalised", "mlc/cosine", "mlc/top_share", "mlc/between"} <= set(curve[0])
+    spread = {"mlc/cosine", "mlc/top_share", "mlc/effective_rank"}
+    apart = {"mlc/between", "mlc/class_cosine", "mlc/class_share"}
+    assert spread | apart | {"mlc/normalised"} <= set(curve[0])
+
+
+def test_harmful_and_harmless_prompts_are_compared_only_where_a_batch_has_both(
+    start: Checkpoint, tmp_path: Path
+) -> None:
+    curve = trained(MLC(benign=False, every=1), start, tmp_path / "harmful").curve
+    assert all("mlc/between" in step and "mlc/class_share" not in step for step in curve)
+    # In micro-batches of one prompt nothing can be compared; the mean over translations is as before.
+    whole = trained(MLC(every=1), start, tmp_path / "whole", steps=1).curve
+    single = trained(MLC(every=1), start, tmp_path / "single", steps=1, micro_batch=1).curve
+    assert not {"mlc/between", "mlc/class_share"} & set(single[0])
+    assert single[0]["mlc/cosine"] == pytest.approx(whole[0]["mlc/cosine"], abs=1e-5)
+
+
+def test_a_curve_that_some_micro_batches_lack_is_the_mean_over_the_others(start: Checkpoint, tmp_path: Path) -> None:
+    method = MLC(every=1, projection="none")
+    run = tiny.Log(folder=tmp_path, training=tiny.budget(steps=6, batch_size=4, micro_batch=2))
+    method.align(start, view(tiny.corpus(), method.needs), run)
+    corpus = tiny.corpus()
+    lacking = 0
+    for batch, step in zip(method.batches(method.groups(corpus), "en", run), run.curve, strict=True):
+        mixed = [part[0][0].harmful != part[1][0].harmful for part in (batch[0::2], batch[1::2])]
+        assert ("mlc/class_cosine" in step) == any(mixed)
+        lacking += any(mixed) and not all(mixed)
+        if any(mixed):
+            # prompts of the random model are alike: a mean over parts is close to 1, a sum over one of two to 0.5
+            assert step["mlc/class_cosine"] > 0.8
+    assert lacking
 
 
 @pytest.mark.parametrize(
@@ -185,19 +284,21 @@ def test_the_penalty_is_logged_on_its_steps_and_added_to_the_loss(start: Checkpo
         MLC(layer=0.5, projection="none", scale="none", every=1),
         MLC(token="mean", projection="random", pivot_stop_gradient=True, every=1),
         MLC(projection="trained", projection_learning_rate=1e-3, languages_per_step=1, normalise=True, every=1),
+        MLC(form="cosine", layer="auto", projection="none", every=1),
+        MLC(separation_weight=0.1, projection="none", every=1),
     ],
-    ids=lambda method: f"layer {method.layer}, {method.token}, {method.projection}",
+    ids=lambda method: f"{method.form}, layer {method.layer}, {method.token}, {method.projection}",
 )
 def test_every_option_brings_translations_together(method: MLC, start: Checkpoint, tmp_path: Path) -> None:
-    curve = trained(method, start, tmp_path, steps=30, learning_rate=3e-3).curve
+    curve = trained(method, start, tmp_path, steps=15, learning_rate=3e-3).curve
     assert curve[-1]["mlc/loss"] < curve[0]["mlc/loss"]
     assert curve[-1]["mlc/cosine"] > curve[0]["mlc/cosine"]
 
 
-@pytest.mark.parametrize("base", ["dpo", "sft"])
+@pytest.mark.parametrize("base", ["dpo", "sft", "simpo"])
 def test_micro_batches_change_nothing(start: Checkpoint, tmp_path: Path, base: str) -> None:
-    whole = trained(MLC(base=base, every=1), start, tmp_path / "whole", batch_size=32).curve
-    parts = trained(MLC(base=base, every=1), start, tmp_path / "parts", batch_size=32, micro_batch=8).curve
+    whole = trained(MLC(base=base, every=1), start, tmp_path / "whole", steps=2, batch_size=16).curve
+    parts = trained(MLC(base=base, every=1), start, tmp_path / "parts", steps=2, batch_size=16, micro_batch=4).curve
     for one, other in zip(whole, parts, strict=True):
         for name in ("loss", "mlc/loss", "grad_norm"):
             assert one[name] == pytest.approx(other[name], abs=2e-5), name
@@ -259,6 +360,103 @@ def test_padding_of_the_longest_prompt_leaves_the_others_alone(start: Checkpoint
         beside = side.loss(loaded.model, [(rows[0], rows[1]), (rows[0], rows[2])])
         other = side.loss(loaded.model, [(rows[0], rows[2])])
     assert beside.loss.item() == pytest.approx((alone.loss.item() + other.loss.item()) / 2, abs=1e-6)
+
+
+def terms(method: MLC, states: torch.Tensor, sizes: list[int]) -> tuple[float, dict[str, float]]:
+    prompts = [
+        tuple(
+            Example(id=f"p{number}", cluster="c", language=str(index), prompt="", harmful=number % 2 == 0)
+            for index in range(size)
+        )
+        for number, size in enumerate(sizes)
+    ]
+    found = method.terms(states, prompts, None, 0)
+    return found.loss.item(), dict(found.values)
+
+
+def test_cosine_form_is_one_minus_the_mean_pairwise_cosine() -> None:
+    states = torch.randn(7, 6, generator=torch.Generator().manual_seed(5))
+    units = (states / states.norm(dim=-1, keepdim=True)).numpy()
+    # prompts of 4 and of 3 languages: 6 and 3 pairs
+    cosines = [
+        np.mean([units[one] @ units[other] for one in rows for other in rows if one < other])
+        for rows in (range(4), range(4, 7))
+    ]
+    loss_found, values = terms(MLC(form="cosine"), states, [4, 3])
+    assert loss_found == pytest.approx(1 - np.mean(cosines), abs=1e-6)
+    assert values["cosine"] == pytest.approx(np.mean(cosines), abs=1e-6)
+    assert values["normalised"] == pytest.approx(loss_found)
+    assert terms(MLC(form="cosine", normalise=True), states, [4, 3])[0] == loss_found
+    opposite = torch.tensor([[1.0, 0.0], [-2.0, 0.0]])
+    assert terms(MLC(form="cosine"), opposite, [2])[0] == pytest.approx(2)
+    assert terms(MLC(), opposite, [2])[1]["normalised"] == pytest.approx(0, abs=1e-6)  # blind to the sign
+
+
+def test_separation_term_is_added_with_its_weight() -> None:
+    # mean directions (1, 1) / sqrt 2 and (0, 1): cosine sqrt(1 / 2)
+    states = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.0, 2.0]])
+    expected = np.log(1 + np.exp((np.sqrt(0.5) - 1) / 0.1))
+    off, _ = terms(MLC(), states, [2, 2])
+    on, values = terms(MLC(separation_weight=0.25), states, [2, 2])
+    assert values["separation"] == pytest.approx(expected, abs=1e-6)
+    assert values["consistency"] == pytest.approx(off)
+    assert on == pytest.approx(off + 0.25 * expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["rank1", "cosine"])
+def test_batch_of_one_equals_its_part_of_a_batch_of_four(form: str) -> None:
+    states = torch.randn(12, 8, generator=torch.Generator().manual_seed(6))
+    method = MLC(form=form)
+    together, values = terms(method, states, [3, 3, 3, 3])
+    alone = [terms(method, states[at : at + 3], [3]) for at in range(0, 12, 3)]
+    assert together == pytest.approx(np.mean([each[0] for each in alone]), abs=1e-6)
+    for name in ("cosine", "top_share", "effective_rank", "normalised"):
+        assert values[name] == pytest.approx(np.mean([each[1][name] for each in alone]), abs=1e-6), name
+
+
+def test_auto_records_the_layer_and_its_evidence(start: Checkpoint, tmp_path: Path) -> None:
+    run = trained(MLC(base="sft", layer="auto"), start, tmp_path / "auto")
+    silhouettes = [
+        [float(value) for value in str(run.facts[f"layer_silhouettes_{by}"]).split()] for by in ("meaning", "language")
+    ]
+    gaps = [meaning - language for meaning, language in zip(*silhouettes, strict=True)]
+    assert run.facts["mlc_layer"] == 1 + int(np.argmax(gaps))
+    same = trained(MLC(base="sft", layer=int(run.facts["mlc_layer"])), start, tmp_path / "same")
+    assert weights(run) == weights(same)  # six prompts are too few to hold any out
+
+
+def test_probes_are_not_drawn_by_the_penalty(start: Checkpoint, tmp_path: Path) -> None:
+    method = MLC(layer="auto", every=1)
+    corpus = tiny.corpus(140)
+    run = tiny.Log(folder=tmp_path, training=tiny.budget(steps=4, batch_size=40))
+    side = method.side(models.load(start, device="cpu"), method.groups(corpus), "en", run)
+    assert run.facts["layer_probes_held_out"] == 64
+    drawn = {prompt[0].id for step in range(4) for prompt in side.items(step)}
+    assert len(drawn) == 140 - 64
+
+
+@pytest.mark.parametrize("name", MLC.presets)
+def test_presets_are_configurations_of_the_method(name: str) -> None:
+    preset = MLC.presets[name]
+    MLC(**preset.fields)
+    Training(**preset.training)
+
+
+def test_the_released_preset_is_the_released_configuration() -> None:
+    assert MLC(**MLC.presets["released"].fields) == MLC(base_with={"loss": "sigmoid", "beta": 0.1, "sft_weight": 0.0})
+
+
+def test_planning_refuses_a_layer_beyond_the_model_and_a_language_without_prompts() -> None:
+    shape = Shape(layers=2, hidden=32, feed_forward=64)
+    corpus = view(tiny.corpus(), MLC().needs)
+    MLC(layer=2).check(corpus, shape)
+    MLC(layer=12).check(corpus, None)
+    with pytest.raises(ConfigError, match="layer 12 is not a layer of this model, which has 2"):
+        MLC(layer=12).check(corpus, shape)
+    with pytest.raises(DataError, match="no prompt in 'xb'"):
+        MLC().check(without(corpus, *(("xb", f"p{index}") for index in range(6))), shape)
+    with pytest.raises(DataError, match="layer: auto compares prompts"):
+        MLC(layer="auto").check(tiny.corpus(1), shape)
 
 
 def test_a_layer_beyond_the_model_is_refused_with_the_number_it_has(start: Checkpoint, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""Arms: the rows of one method, model and endpoint that enter its rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mlbench.results.cells import ENDPOINT
+from mlbench.results.design import Design
+
+TIERS = ("high", "mid", "low")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """The rows of one method, model and endpoint, of the seeds in which no cell is missing."""
+
+    rows: pd.DataFrame
+    seeds: tuple[int, ...]
+    planned: int
+
+    def mean(self, outcome: str, cells: pd.Index | None = None) -> float:
+        """Return the macro mean of an outcome, over all cells or some of them."""
+        rows = self.rows if cells is None else self.rows[self.rows["cell"].isin(cells)]
+        return float(rows.groupby("cell")[outcome].mean().mean())
+
+
+Key = tuple[str, str, str]  # model, method, endpoint
+
+
+def arms(rows: pd.DataFrame, cells: pd.DataFrame, design: Design) -> dict[Key, Arm]:
+    """Return the arms of all models, methods and endpoints; a seed with a missing cell is in none of them."""
+    found: dict[Key, Arm] = {}
+    graded = set(rows.loc[rows["accuracy"].notna(), "task"]) | set(cells.loc[cells["kind"] == "utility", "task"])
+    for kind, endpoint in ENDPOINT.items():
+        tasks = {"safety": set(design.primary), "utility": graded}.get(kind)
+        decides = cells["kind"] == kind if tasks is None else cells["task"].isin(tasks)
+        for (model, method), part in cells[decides].groupby(["model", "method"]):
+            whole = part.groupby("seed")["complete"].all()
+            seeds = tuple(int(seed) for seed in whole.index[whole])
+            mine = (rows["model"] == model) & (rows["method"] == method) & rows["seed"].isin(seeds)
+            kept = rows[mine & rows["task"].isin(part["task"])]
+            found[model, method, endpoint] = Arm(rows=kept, seeds=seeds, planned=len(whole))
+    return found
+
+
+def tier(facts: pd.DataFrame, tier: str, design: Design) -> pd.Index:
+    """Return the cells of a resource tier; the pivot belongs to none, it is what the others are compared with."""
+    return facts.index[(facts["tier"] == tier) & (facts["language"] != design.pivot)]

@@ -1,0 +1,130 @@
+"""Methods against the baseline, and against further references."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from mlbench import stats
+from mlbench.results.arms import TIERS, Arm, Key
+from mlbench.results.arms import tier as tier_cells
+from mlbench.results.cells import ENDPOINT, clustered
+from mlbench.results.design import Design
+
+
+def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) -> pd.DataFrame:
+    """Return every method against the baseline: per endpoint, over all cells, in each group and in each language."""
+    lines: list[dict[str, object]] = []
+    challengers = [method for method in design.methods if method != design.baseline]
+    models = sorted(set(means["model"]))
+    for model, method, endpoint in product(models, challengers, ENDPOINT.values()):
+        arm, base = arms.get((model, method, endpoint)), arms.get((model, design.baseline, endpoint))
+        if arm and base and arm.seeds and base.seeds:
+            compared = compare(arm, base, endpoint, design)
+            shared = {"model": model, "method": method, "reference": design.baseline, "endpoint": endpoint}
+            lines += [shared | line for line in _lines(compared, clustered(arm.rows, endpoint).rows, means, design)]
+        elif endpoint == "asr":
+            lines.append({"model": model, "method": method, "endpoint": "asr", "scope": "all", "p": np.nan})
+    table = pd.DataFrame(lines, columns=_COMPARISON_COLUMNS)
+    primary = (table["endpoint"] == "asr") & (table["scope"] == "all")
+    table["primary"] = primary
+    table.loc[primary, "p_holm"] = stats.holm(table.loc[primary, "p"].astype(float).tolist())
+    table["mde"] = _detectable(table, family=len(models) * len(challengers), alpha=design.alpha)
+    return table
+
+
+def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float]:
+    return [
+        np.nan
+        if pd.isna(line["sd"])
+        else stats.minimum_detectable(
+            int(line["clusters"]),
+            rows=int(line["rows"]),
+            sd=float(line["sd"]),
+            alpha=alpha,
+            tests=family if line["primary"] else 1,
+        )
+        for line in table.to_dict("records")
+    ]
+
+
+_COMPARISON_COLUMNS = [
+    *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
+    *("mde", "sd", "rows", "clusters", "discordant"),
+]
+
+
+def compare(arm: Arm, base: Arm, endpoint: str, design: Design) -> stats.Comparison:
+    """Return one arm against another, paired by source prompt."""
+    return stats.compare(
+        clustered(arm.rows, endpoint),
+        clustered(base.rows, endpoint),
+        resamples=design.resamples,
+        seed=design.seed,
+        alpha=design.alpha,
+    )
+
+
+def _lines(
+    compared: stats.Comparison, names: tuple[str, ...], means: pd.DataFrame, design: Design
+) -> list[dict[str, object]]:
+    """Return a line for all cells, for each tier, for the unseen languages, and for each cell (p by max-T)."""
+    facts = means.drop_duplicates("cell").set_index("cell").loc[list(names)]
+    lines: list[dict[str, object]] = [
+        {
+            "scope": "all",
+            "delta": compared.delta,
+            "low": compared.interval.low,
+            "high": compared.interval.high,
+            "p": compared.p,
+            "sd": compared.sd,
+            "rows": len(compared.rows),
+            "clusters": compared.clusters,
+            "discordant": compared.discordant,
+        }
+    ]
+    groups = {f"tier {tier}": facts.index.isin(tier_cells(facts, tier, design)) for tier in TIERS}
+    groups["unseen"] = ~facts["trained"].to_numpy(dtype=bool)
+    for scope, inside in groups.items():
+        if inside.any():
+            delta = float(compared.rows[inside].mean())
+            drawn = compared.draws[:, inside].mean(axis=1)
+            ends = stats.percentile(drawn, delta, clusters=compared.clusters, alpha=design.alpha, lowest=-1.0)
+            lines.append({"scope": scope, "delta": delta, "low": ends.low, "high": ends.high})
+    single = facts["task"].nunique() == 1
+    for row, name in enumerate(names):
+        scope = facts.loc[name, "language"] if single else name
+        ends = compared.row_intervals[row]
+        lines.append(
+            {
+                "scope": f"language {scope}",
+                "delta": float(compared.rows[row]),
+                "low": ends.low,
+                "high": ends.high,
+                "p": float(compared.p_rows[row]),
+            }
+        )
+    return lines
+
+
+def against_references(arms: Mapping[Key, Arm], models: list[str], design: Design) -> pd.DataFrame:
+    """Return the macro attack success of every method against each further reference.
+
+    Exploratory: `p_holm` corrects within one reference over all methods and models.
+    """
+    lines: list[dict[str, object]] = []
+    for reference in design.references:
+        family: list[dict[str, object]] = []
+        values: list[float] = []
+        for model, method in product(models, design.methods):
+            arm, base = arms.get((model, method, "asr")), arms.get((model, reference, "asr"))
+            if method != reference and arm and base and arm.seeds and base.seeds:
+                found = compare(arm, base, "asr", design)
+                line = {"model": model, "method": method, "reference": reference, "delta": found.delta}
+                family.append(line | {"low": found.interval.low, "high": found.interval.high, "p": found.p})
+                values.append(found.p)
+        lines += [line | {"p_holm": p} for line, p in zip(family, stats.holm(values), strict=True)]
+    return pd.DataFrame(lines, columns=["model", "method", "reference", "delta", "low", "high", "p", "p_holm"])
