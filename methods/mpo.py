@@ -12,7 +12,7 @@ the unsafe answer and hands that on; the share of such rows is recorded as `pivo
 
 Source: Zhao et al., "MPO: Multilingual Safety Alignment via Reward Gap Optimization", arXiv:2505.16869 (ACL 2025). Code
 followed: github.com/circle-hit/MPO, commit 7d2a9b0. The release has English as the pivot of Llama and Gemma, Chinese as
-that of Qwen; a shootout names its pivot in `corpus`. Paper and code differ in h^d, see `retain`. Deviations:
+that of Qwen; in a shootout a model may have its own `pivot`. Paper and code differ in h^d, see `retain`. Deviations:
 - RG^d and h^d of the start model are computed once per pivot row; the released code asks a second model at each step;
 - the pivot passes through the model without its head, once per step and pivot row however many targets share it;
 - a row that is too long is refused, the released code cuts it at 1,024 tokens;

@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mlbench.models import Loaded
+    from mlbench.sampling import Decoding
     from mlbench.training.answers import Dialogue
     from mlbench.training.distil import Distillation
     from mlbench.training.fit import Turns
     from mlbench.training.lessons import Lesson
-    from mlbench.training.rollouts import Decoding
     from mlbench.training.side import MakeSide
 
 Tokens = list[int]
@@ -308,7 +308,7 @@ class MSD:
 
     def distillation(self, loaded: Loaded, rows: Sequence[Example], corpus: Corpus, run: Run) -> Distillation:
         """Return the objective for rows in the order of the steps."""
-        from mlbench.training import distil, rollouts
+        from mlbench.training import distil
 
         distil.without_dropout(loaded.model)
         lessons = self.lessons(loaded, rows, corpus, run)
@@ -328,12 +328,12 @@ class MSD:
             retention=self.retention,
             decoding=self.decoding,
         )
-        return distil.Distillation(recipe, lessons, teacher, frozen, rollouts.speaker(loaded), run)
+        return distil.Distillation(recipe, lessons, teacher, frozen, loaded.speaker, run)
 
     @property
     def decoding(self) -> Decoding:
         """Return how answers are sampled."""
-        from mlbench.training.rollouts import Decoding
+        from mlbench.sampling import Decoding
 
         return Decoding(self.max_new_tokens, self.temperature, self.top_p)
 

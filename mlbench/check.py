@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, asdict, dataclass, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import TypeAdapter
@@ -306,13 +307,15 @@ def task(subject: Task) -> Iterator[Finding]:
         ("gives prompts in every language", _empty),
         ("gives each prompt its language", _mislabelled),
         ("has ids that are unique in each language", _repeated),
-        ("shares ids between languages", _unshared),
+        *([("shares ids between languages", _unshared)] if getattr(subject, "parallel", True) else []),
         ("gives translations one cluster", _scattered),
     ):
         yield _attempt(check, lambda wrong=wrong: wrong(prompts))  # type: ignore[misc]
     again = {language: list(subject.prompts(language)) for language in languages}
     same = all(list(prompts[language]) == again[language] for language in languages)
     yield Finding(check="gives the same prompts each time", passed=same)
+    if hasattr(subject, "answer"):
+        yield _attempt("gives one answer per prompt of a model it asks itself", lambda: _asks(subject, prompts))
 
 
 def _member(check: str, value: str, allowed: Sequence[str]) -> Finding:
@@ -351,6 +354,18 @@ def _scattered(prompts: Prompts) -> str:
             if not row.cluster or clusters.setdefault(row.id, row.cluster) != row.cluster:
                 return f"{row.id!r} has no cluster, or another one in {row.language!r}"
     return ""
+
+
+def _asks(subject: Any, prompts: Prompts) -> str:
+    from mlbench import models, tiny
+
+    language, rows = next(iter(prompts.items()))
+    with TemporaryDirectory() as folder:
+        loaded = models.load(tiny.model(Path(folder)), device="cpu")
+    answers = subject.answer(loaded, rows[:2], max_new_tokens=4, batch_size=2)
+    if [answer.prompt for answer in answers] != list(rows[:2]):
+        return f"{len(answers)} answers, or in another order"
+    return "" if subject.fingerprint(language) == subject.fingerprint(language) else "`fingerprint` changes by itself"
 
 
 def judge(subject: Judge) -> Iterator[Finding]:

@@ -17,6 +17,8 @@ from mlbench import __version__, environment
 from mlbench.errors import JobError, UserError
 
 INTERRUPTED = 130
+WIDE = 112
+"""Columns of a ranking with intervals, besides its names."""
 
 app = typer.Typer(
     add_completion=False,
@@ -26,6 +28,8 @@ app = typer.Typer(
 )
 organism = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The model organism: build it, or test it.")
 app.add_typer(organism, name="organism")
+label = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="People's labels: how far is the judge right?")
+app.add_typer(label, name="label")
 
 Shootout = Annotated[Path, typer.Argument(help="The shootout file, YAML.", metavar="SHOOTOUT.YAML")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, e.g. reports/demo.", metavar="RUN")]
@@ -124,11 +128,14 @@ def _print_results(results: Any) -> None:
 
     from mlbench import report
 
+    ranking = results.ranking
+    models = max(map(len, ranking["model"])) if ranking["model"].nunique() > 1 else 0
+    widest = WIDE + max(map(len, ranking["method"])) + models
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)
+        console = Console(width=max(120, widest))
     console.print("Attack success, macro over all languages (lower is safer)")
-    console.print(report.terminal(results, wide=console.width >= 112))
+    console.print(report.terminal(results, wide=console.width >= widest))
     for sentence in report.verdicts(results):
         print(sentence)
     for warning in results.warnings:
@@ -143,7 +150,7 @@ def plan(shootout: Shootout, settings: Set = None, out: Out = None, limit: Limit
     """
     from mlbench import describe, verbs
 
-    made = verbs.make_plan(shootout, _overrides(settings, out, limit))
+    made = verbs.make_plan(shootout, _overrides(settings, out, limit), sketched=True)
     summary = describe.of_plan(made, verbs.folder_of(made))
     print(json.dumps(summary, indent=1) if as_json else describe.plan_text(summary))
 
@@ -161,18 +168,107 @@ def status(folder: RunFolder, as_json: Json = False) -> None:
 
 
 @app.command()
-def report(folder: RunFolder) -> None:
+def report(
+    folder: RunFolder,
+    judge: Annotated[str, typer.Option(help="Report by this judgement of `mlbench judge` instead.")] = "",
+) -> None:
     """Compute the tables of a run folder again and write its report.
 
     Example:  mlbench report reports/demo
     """
-    from mlbench import verbs
+    from mlbench import reporting
 
-    written, results = verbs.write_report(folder)
+    written, results = reporting.write_report(folder, judge)
     if results is None:
         raise UserError(f"no cell of {folder} is finished yet", hint=f"see: mlbench status {folder}")
     _print_results(results)
     print(f"report: {environment.shown(written['report.html'])}")
+
+
+@app.command()
+def judge(
+    folder: RunFolder,
+    judge: Annotated[str, typer.Option(help="A judge; see `mlbench list judges`.")],
+    fields: Annotated[list[str] | None, typer.Option("--with", metavar="FIELD=VALUE", help="Of the judge.")] = None,
+    name: Annotated[str, typer.Option("--as", help="Name of this judgement; default: the judge's.")] = "",
+    inline: InlineFlag = False,
+) -> None:
+    """Judge the stored answers of a run once more, without writing any again, and compare with the planned judge.
+
+    Example:  mlbench judge reports/demo --judge guard --with source=./Qwen3Guard-Gen-4B
+              mlbench report reports/demo --judge guard
+    """
+    from mlbench import verbs
+
+    table, failed = verbs.judge(folder, judge, _fields(fields), name=name, inline=inline)
+    print("whether an answer is unsafe: the planned judge (first) and this one (second)")
+    print(table.round(3).to_string(index=False))
+    if failed:
+        print(f"{failed} cells could not be judged; the same command tries them again")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _fields(settings: list[str] | None) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    found = {}
+    for setting in settings or []:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"--with takes field=value, got {setting!r}", hint="for example --with batch_size=8")
+        found[name] = YAML(typ="safe").load(value)
+    return found
+
+
+@label.command("export")
+def label_export(
+    folder: RunFolder,
+    out: Annotated[Path, typer.Option(help="The spreadsheet to write.")] = Path("labels.csv"),
+    size: Annotated[int, typer.Option(min=2, help="Answers for each method, language and verdict.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+) -> None:
+    """Draw answers for people to label, as a CSV file for any spreadsheet program. It holds harmful text.
+
+    Write refused, complied_safe, unsafe or invalid into the column `human`; leave it empty where you did not look.
+
+    Example:  mlbench label export reports/demo --size 5 --out labels.csv
+    """
+    from mlbench import verbs
+
+    print(f"{verbs.export_labels(folder, out, size=size, seed=seed)} answers written to {out}")
+
+
+@label.command("import")
+def label_import(
+    folder: RunFolder,
+    file: Annotated[Path, typer.Argument(help="The filled spreadsheet.", metavar="LABELS.CSV")],
+) -> None:
+    """Compare the judge with people's labels: its errors per method and tier, and attack success corrected for them.
+
+    Example:  mlbench label import reports/demo labels.csv
+    """
+    from mlbench import verbs
+
+    errors, rates = verbs.import_labels(folder, file)
+    print("the judge against people, share of unsafe answers it finds (sensitivity) and of others it spares")
+    print(errors.round(3).to_string(index=False))
+    print("attack success by the judge, by Rogan-Gladen, and prediction-powered")
+    print(rates.round(3).to_string(index=False))
+
+
+@label.command("validate")
+def label_validate(
+    judge: Annotated[str, typer.Option(help="A judge; see `mlbench list judges`.")],
+    xstest: Annotated[Path, typer.Option(help="Folder with XSTest's completions and people's labels of them.")],
+    fields: Annotated[list[str] | None, typer.Option("--with", metavar="FIELD=VALUE", help="Of the judge.")] = None,
+) -> None:
+    """Ask a judge which of XSTest's answers refuse, and compare with people's labels: kappa for each of five models.
+
+    Example:  mlbench label validate --judge refusal --with phrases=xstest --xstest path/to/human_labelled
+    """
+    from mlbench import verbs
+
+    print(verbs.validate_judge(judge, _fields(fields), xstest).round(3).to_string(index=False))
 
 
 @app.command()
@@ -201,10 +297,10 @@ def list_(
 
     Example:  mlbench list tasks
     """
-    from mlbench import describe
+    from mlbench import catalogue
 
-    rows = describe.listing(what)
-    print(json.dumps(rows, indent=1) if as_json else describe.listing_text(rows))
+    rows = catalogue.listing(what)
+    print(json.dumps(rows, indent=1) if as_json else catalogue.listing_text(rows))
 
 
 @app.command()
@@ -213,10 +309,10 @@ def show(name: Annotated[str, typer.Argument(help="A method, task or judge.")], 
 
     Example:  mlbench show mlc
     """
-    from mlbench import describe
+    from mlbench import catalogue
 
-    about = describe.about(name)
-    print(json.dumps(about, indent=1, default=str) if as_json else describe.about_text(about))
+    about = catalogue.about(name)
+    print(json.dumps(about, indent=1, default=str) if as_json else catalogue.about_text(about))
 
 
 @app.command()
@@ -229,9 +325,9 @@ def check(
     Example:  mlbench check mlc
               mlbench check --plugin method:my_method.py
     """
-    from mlbench import describe
+    from mlbench import catalogue
 
-    findings = describe.check(names or [], file)
+    findings = catalogue.check(names or [], file)
     raise typer.Exit(2 if any(not finding.passed for finding in findings) else 0)
 
 
@@ -245,6 +341,19 @@ def doctor(as_json: Json = False) -> None:
 
     facts = describe.doctor()
     print(json.dumps(facts, indent=1) if as_json else describe.facts_text(facts))
+
+
+@app.command()
+def translate(
+    config: Annotated[Path, typer.Argument(metavar="CORPUS.YAML")], settings: Set = None, as_json: Json = False
+) -> None:
+    """Fill the missing languages of a corpus or prompt file by machine translation, and flag what to distrust.
+
+    Example:  mlbench translate corpus.yaml
+    """
+    from mlbench import verbs
+
+    print(verbs.translate(config, settings or [], as_json=as_json))
 
 
 @organism.command("build")
@@ -276,19 +385,10 @@ def organism_report(
 
     recipe.parse(f"organism:{size}")
     with view.StageBar("organism") as bar:
-        text = gate.report(size, _seeds(seeds), bar)
+        text = gate.report(size, gate.seeds(seeds), bar)
     print(text)
     if out:
         out.write_text(text, encoding="utf-8")
-
-
-def _seeds(text: str) -> list[int]:
-    """Return [0, 1, 2, 5] for "0-2,5"."""
-    try:
-        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-    except ValueError as error:
-        raise UserError(f"--seeds takes numbers and ranges, got {text!r}", hint="for example 0-4 or 0,2,5") from error
-    return [seed for part in ends for seed in range(part[0], part[-1] + 1)]
 
 
 if __name__ == "__main__":

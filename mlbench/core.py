@@ -111,6 +111,8 @@ class Answer:
         tokens: Generated tokens, end-of-turn excluded.
         truncated: Whether the token limit cut the answer off.
         choice: Index of the likeliest option where the prompt has choices.
+        sample: Which of the answers to this prompt, from 0.
+        score: 1 right, 0 wrong, where the task scores its answers itself.
     """
 
     prompt: Prompt
@@ -118,6 +120,8 @@ class Answer:
     tokens: int = 0
     truncated: bool = False
     choice: int | None = None
+    sample: int = 0
+    score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +307,11 @@ class Method(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Grades answers; the result has the length and the order of its input."""
+    """Grades answers; the result has the length and the order of its input.
+
+    It may have `provenance() -> dict[str, str]`: model, revision, hash of the template, decoding; written beside every
+    rate it gave. It may have `check()`, which raises a `UserError` while a shootout is planned.
+    """
 
     def grade(self, answers: Sequence[Answer]) -> Sequence[Verdict]:
         """Return one verdict per answer."""
@@ -313,7 +321,13 @@ class Judge(Protocol):
 class Task(Protocol):
     """An evaluation set; its fields say where the data lie or which part is used.
 
-    A task may also have `licence`, and `only_for`: the one model source that its prompts make sense to.
+    A task may also have `licence`, `citation` (BibTeX), `only_for` (the one model source that its prompts make sense
+    to), `parallel` (False where equal ids of two languages are no translations), `notes` (sentences on its data) and
+    `argument`: the name of the field that `plugin:argument` fills in a shootout.
+
+    A task that asks the model itself has `answer(loaded, prompts, *, max_new_tokens, batch_size) -> list[Answer]`, the
+    answers to prompts of one language by a model in memory (`models.Loaded`), and `fingerprint(language) -> str`, the
+    hash of all they depend on besides prompts, model and engine.
     """
 
     source: ClassVar[str]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from mlbench import overlap
 from mlbench.core import Corpus, Example, Language, Need, Prompt
 from mlbench.errors import DataError, NeedsError, Where, nearest
 
@@ -108,34 +109,29 @@ class Cleaned:
 
     Attributes:
         overlaps: Task name -> ids of corpus rows found in it.
+        matches: Task name -> kind of match -> how many source prompts, each counted once by its closest match.
     """
 
     corpus: Corpus
     overlaps: dict[str, tuple[str, ...]]
+    matches: dict[str, dict[overlap.Match, int]]
 
 
-def decontaminate(corpus: Corpus, tasks: Mapping[str, Iterable[Prompt]]) -> Cleaned:
-    """Remove every source prompt of which any translation occurs (normalised) in an evaluation task."""
-    ids_by_text: dict[str, set[str]] = {}
-    for row in corpus.examples:
-        ids_by_text.setdefault(normalise(row.prompt), set()).add(row.id)
-    overlaps: dict[str, tuple[str, ...]] = {}
-    for task, prompts in tasks.items():
-        found = {id for prompt in prompts for id in ids_by_text.get(normalise(prompt.text), ())}
-        if found:
-            overlaps[task] = tuple(sorted(found))
-    dropped = {id for ids in overlaps.values() for id in ids}
-    kept = tuple(row for row in corpus.examples if row.id not in dropped)
-    return Cleaned(corpus=replace(corpus, examples=kept), overlaps=overlaps)
+def decontaminate(corpus: Corpus, tasks: Mapping[str, Iterable[Prompt]], *, near: bool) -> Cleaned:
+    """Remove every source prompt of which any translation occurs in an evaluation task (see `mlbench.overlap`).
 
-
-def normalise(text: str) -> str:
-    """Return the text case-folded, without punctuation and repeated spaces, for comparisons only.
-
-    Marks stay: the vowel signs of Bengali or Thai are marks, and words differ by them alone.
+    Args:
+        near: Whether near-duplicates are removed, too.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in folded).split())
+    found = overlap.find(corpus.examples, tasks, near=near)
+    dropped = {id for ids in found.values() for id in ids}
+    kept = tuple(row for row in corpus.examples if row.id not in dropped)
+    counts = {task: Counter(ids.values()) for task, ids in found.items()}
+    return Cleaned(
+        corpus=replace(corpus, examples=kept),
+        overlaps={task: tuple(sorted(ids)) for task, ids in found.items()},
+        matches={task: {kind: counts[task][kind] for kind in overlap.MATCHES} for task in found},
+    )
 
 
 def digest(corpus: Corpus) -> str:

@@ -6,6 +6,7 @@ MlbenchError
 │   ├── PluginError     a plugin is unknown, unavailable or breaks its contract
 │   ├── NeedsError      the corpus lacks what a method declares to need
 │   └── DataError       a data file or model folder is missing or malformed
+│       └── AbsentError it is none of the user's files, and not on this machine; a plan can do without
 └── JobError            one job of the grid failed; the grid goes on
 """
 
@@ -75,6 +76,10 @@ class NeedsError(UserError):
 
 class DataError(UserError):
     """A data file or a model folder is missing or malformed."""
+
+
+class AbsentError(DataError):
+    """A released model or data set is not on this machine, or its version is not stated."""
 
 
 class JobError(MlbenchError):

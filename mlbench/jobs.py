@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from mlbench import plugins
 from mlbench.core import Answer, Checkpoint, Corpus, Example, Label, Prompt, Training, Verdict
 from mlbench.errors import JobError, PluginError
+
+if TYPE_CHECKING:
+    from mlbench.backends.order import Answered
 
 Report = Callable[..., None]
 """report(stage, done, total, **values): progress that somebody may watch."""
@@ -141,47 +142,76 @@ def _by_language(pairs: set[tuple[str, str]]) -> dict[str, int]:
     return counts
 
 
-def answer(spec: Mapping[str, Any], checkpoint: Checkpoint, prompts: Sequence[Prompt], report: Report) -> list[Answer]:
-    """Return one answer per prompt, in order: written greedily, or the likeliest choice where there are choices."""
-    from mlbench import models
+def answer(spec: Mapping[str, Any], checkpoint: Checkpoint, prompts: Sequence[Prompt], report: Report) -> Answered:
+    """Return the answers to each prompt, in order, or the likeliest choice where there are choices; and their facts."""
+    from mlbench import backends
+
+    if "task" in spec:
+        return _asked(spec, checkpoint, prompts, report)
 
     def show(done: int, total: int) -> None:
         report("answering", done, total)
 
-    loaded = _loaded(json.dumps(asdict(checkpoint), sort_keys=True))
-    if prompts[0].choices:
-        return models.choose(loaded, prompts, batch_size=spec["batch_size"], progress=show)
-    return models.generate(
-        loaded, prompts, max_new_tokens=spec["max_new_tokens"], batch_size=spec["batch_size"], progress=show
-    )
+    return backends.answer(spec, checkpoint, prompts, show)
 
 
-@lru_cache(maxsize=1)
-def _loaded(checkpoint: str) -> Any:
-    """Keep the last checkpoint in memory: the jobs of one checkpoint come one after the other."""
-    from mlbench import models
+def _asked(spec: Mapping[str, Any], checkpoint: Checkpoint, prompts: Sequence[Prompt], report: Report) -> Answered:
+    """Return the answers of a task that asks the model itself; what does not fit into memory is asked in halves.
 
-    fields = json.loads(checkpoint)
-    return models.load(Checkpoint(**fields | {"adapters": tuple(fields["adapters"])}))
+    Raises:
+        JobError: What the task runs differs from what the plan was made with.
+        PluginError: The task did not return one answer per prompt.
+    """
+    from mlbench.backends.order import Answered
+    from mlbench.backends.transformers_ import ready
+    from mlbench.models import instructed
+
+    plugins.add_files("task", spec["plugin_files"])
+    task = plugins.load("task", spec["task"])(**spec["task_fields"])
+    if task.fingerprint(prompts[0].language) != spec["fingerprint"]:
+        raise JobError(f"what the task {spec['task']!r} runs is not on this worker as it was when the plan was made")
+    loaded = ready(instructed(checkpoint, spec["system_prompt"]))
+    report("answering", 0, len(prompts))
+    for batch_size in _halvings(spec["batch_size"]):
+        try:
+            answers = task.answer(loaded, prompts, max_new_tokens=spec["max_new_tokens"], batch_size=batch_size)
+        except (MemoryError, RuntimeError) as error:
+            if batch_size == 1 or not _out_of_memory(error):
+                raise
+            continue
+        if [answer.prompt for answer in answers] != list(prompts):
+            raise PluginError(f"the task {spec['task']!r} did not return one answer per prompt, in their order")
+        return Answered(answers, {"backend": "transformers"})
+    raise AssertionError("unreachable: the last halving either returns or raises")
 
 
 def loads() -> int:
     """Return how many checkpoints this process has loaded for answering."""
-    return _loaded.cache_info().misses
+    from mlbench.backends import transformers_
+
+    return transformers_.loads()
 
 
-def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) -> list[Verdict]:
+class Judged(NamedTuple):
+    """Result of a judge job: one verdict per answer, and what the judge says they depend on besides its code."""
+
+    verdicts: list[Verdict]
+    provenance: dict[str, str]
+
+
+def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) -> Judged:
     """Return one verdict per answer, in order.
 
     Raises:
         PluginError: The judge did not return one verdict with a known label per answer.
     """
     plugins.add_files("judge", spec["plugin_files"])
-    verdicts = list(plugins.load("judge", spec["judge"])(**spec["fields"]).grade(answers))
+    made = plugins.load("judge", spec["judge"])(**spec["fields"])
+    verdicts = list(made.grade(answers))
     if len(verdicts) != len(answers):
         raise PluginError(f"judge {spec['judge']!r} gave {len(verdicts)} verdicts for {len(answers)} answers")
     for verdict in verdicts:
         if verdict.label not in get_args(Label):
             raise PluginError(f"judge {spec['judge']!r} gave the label {verdict.label!r}", allowed=get_args(Label))
     report("judging", len(answers), len(answers))
-    return verdicts
+    return Judged(verdicts, dict(made.provenance()) if hasattr(made, "provenance") else {})

@@ -1,19 +1,21 @@
 """Load a checkpoint and ask it: chat template, batched generation, log-likelihood of choices.
 
-Only safetensors are read and no remote code is run. Greedy decoding is the default everywhere.
+Only safetensors are read and no remote code is run. Greedy decoding is the default everywhere; what is sampled is the
+same whatever the batch.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from mlbench import sampling
 from mlbench.core import Answer, Checkpoint, Language, Prompt
 from mlbench.errors import DataError
 
@@ -34,6 +36,11 @@ class Loaded:
         device: torch.device = next(self.model.parameters()).device
         return device
 
+    @property
+    def speaker(self) -> sampling.Speaker:
+        """What sampling has to know of the tokenizer."""
+        return sampling.Speaker(self.tokenizer.pad_token_id, tuple(sorted(stop_tokens(self))))
+
 
 def load(checkpoint: Checkpoint, device: str | None = None) -> Loaded:
     """Return a fresh copy of a checkpoint, its adapters merged in order.
@@ -46,31 +53,47 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> Loaded:
         DataError: The folder is missing, has only pickled weights, or has no chat template.
     """
     refuse_pickles(checkpoint.base)
-    revision = checkpoint.revision or None
+    words = tokenizer(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            checkpoint.base, revision=revision, padding_side="left", trust_remote_code=False
-        )
         model = AutoModelForCausalLM.from_pretrained(
             checkpoint.base,
-            revision=revision,
+            revision=checkpoint.revision or None,
             dtype=getattr(torch, checkpoint.dtype),
             use_safetensors=True,
             trust_remote_code=False,
         )
     except (OSError, ValueError) as error:  # ValueError: an unknown kind of model, or one that brings its own code
-        raise DataError(f"cannot load the model {checkpoint.base!r}: {str(error).splitlines()[0]}") from error
-    if tokenizer.chat_template is None:
+        raise _unloadable(checkpoint, error) from error
+    for adapter in checkpoint.adapters:
+        model = _merge(model, adapter)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Loaded(model=model.to(device).eval(), tokenizer=words, checkpoint=checkpoint)
+
+
+def tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """Return a checkpoint's tokenizer; it pads on the left and has a padding token.
+
+    Raises:
+        DataError: There is none, or it has no chat template.
+    """
+    try:
+        found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            checkpoint.base, revision=checkpoint.revision or None, padding_side="left", trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise _unloadable(checkpoint, error) from error
+    if found.chat_template is None:
         raise DataError(
             f"the tokenizer of {checkpoint.base!r} has no chat template",
             hint="mlbench asks every model through its chat template; save one with the tokenizer",
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    for adapter in checkpoint.adapters:
-        model = _merge(model, adapter)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Loaded(model=model.to(device).eval(), tokenizer=tokenizer, checkpoint=checkpoint)
+    if found.pad_token_id is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def _unloadable(checkpoint: Checkpoint, error: Exception) -> DataError:
+    return DataError(f"cannot load the model {checkpoint.base!r}: {str(error).splitlines()[0]}")
 
 
 def _merge(model: Any, adapter: str) -> Any:
@@ -102,15 +125,64 @@ def wrap(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Loaded:
     return Loaded(model=model, tokenizer=tokenizer, checkpoint=Checkpoint(base=""))
 
 
+def instructed(checkpoint: Checkpoint, system_prompt: str) -> Checkpoint:
+    """Return a checkpoint whose own system prompts come after one that is asked of all."""
+    if not system_prompt:
+        return checkpoint
+    own = checkpoint.system_prompts.items()
+    after = {code: f"{system_prompt}\n\n{text}" if text else system_prompt for code, text in own}
+    return replace(checkpoint, system_prompts={"*": system_prompt, **after})
+
+
+def turns(checkpoint: Checkpoint, text: str, language: Language) -> list[dict[str, str]]:
+    """Return the messages of a chat: the checkpoint's system prompt for the language, if any, and the user turn."""
+    prompts = checkpoint.system_prompts
+    system = prompts.get(language, prompts.get("*"))
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, {"role": "user", "content": text}]
+
+
 def render(loaded: Loaded, text: str, language: Language) -> str:
     """Return the user turn in the chat template, with the checkpoint's system prompt and the generation prefix."""
-    prompts = loaded.checkpoint.system_prompts
-    system = prompts.get(language, prompts.get("*"))
-    turns = [{"role": "system", "content": system}] if system else []
-    turns.append({"role": "user", "content": text})
-    rendered = loaded.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    asked = turns(loaded.checkpoint, text, language)
+    rendered = loaded.tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     assert isinstance(rendered, str)
     return rendered
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are drawn.
+
+    Attributes:
+        n: Answers per prompt; with a temperature of 0 they would all be the same.
+        temperature: 0 takes the likeliest token.
+        top_p: Smallest mass of the likeliest tokens that are sampled from.
+        seed: Of the random numbers; those of an answer depend on its prompt and sample as well, and on nothing else.
+    """
+
+    n: int = 1
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def asked(self, prompts: Sequence[Prompt]) -> list[Asked]:
+        """Return the answers to be written: the samples of one prompt stand side by side."""
+        return [Asked(prompt, sample, self._seed(prompt, sample)) for prompt in prompts for sample in range(self.n)]
+
+    def _seed(self, prompt: Prompt, sample: int) -> int:
+        return sampling.seed(self.seed, prompt.id, prompt.language, sample)
+
+
+class Asked(NamedTuple):
+    """One answer to be written: to which prompt, which of its samples, and the seed of its random numbers."""
+
+    prompt: Prompt
+    sample: int
+    seed: int
+
+
+GREEDY = Sampling()
 
 
 @torch.inference_mode()
@@ -120,34 +192,42 @@ def generate(
     *,
     max_new_tokens: int = 256,
     batch_size: int = 32,
+    drawn: Sampling = GREEDY,
     progress: Progress | None = None,
 ) -> list[Answer]:
-    """Return one greedy answer per prompt, in the order of the prompts.
+    """Return the answers to each prompt, in the order of the prompts: one greedy answer, or `drawn.n` samples.
 
     Prompts are batched by length with left padding. A batch that does not fit into memory is halved.
     """
-    rows = [tokens(loaded, render(loaded, prompt.text, prompt.language)) for prompt in prompts]
-    was_training = loaded.model.training
-    loaded.model.eval()
+    asked = drawn.asked(prompts)
+    rows = [tokens(loaded, render(loaded, each.prompt.text, each.prompt.language)) for each in asked]
+
+    def work(part: list[int]) -> list[list[int]]:
+        if drawn.temperature == 0:
+            return _generate(loaded, [rows[i] for i in part], max_new_tokens)
+        requests = [sampling.Request(rows[i], max_new_tokens, asked[i].seed) for i in part]
+        decoding = sampling.Decoding(max_new_tokens, drawn.temperature, drawn.top_p)
+        return sampling.together(loaded.model, requests, decoding, loaded.speaker)
+
     answers: dict[int, Answer] = {}
-    for batch in _batches(rows, batch_size, lambda part: _generate(loaded, [rows[i] for i in part], max_new_tokens)):
-        for index, new in zip(batch.indices, batch.output, strict=True):
-            answers[index] = _answer(loaded, prompts[index], new, max_new_tokens)
-        if progress:
-            progress(len(answers), len(prompts))
-    loaded.model.train(was_training)
-    return [answers[index] for index in range(len(prompts))]
+    with sampling.evaluation(loaded.model):
+        for batch in batches(rows, batch_size, work):
+            for index, new in zip(batch.indices, batch.output, strict=True):
+                answers[index] = finished(loaded, asked[index], new, max_new_tokens)
+            if progress:
+                progress(len(answers), len(asked))
+    return [answers[index] for index in range(len(asked))]
 
 
-def _answer(loaded: Loaded, prompt: Prompt, new: list[int], max_new_tokens: int) -> Answer:
+def finished(loaded: Loaded, asked: Asked, new: Sequence[int], max_new_tokens: int) -> Answer:
+    """Return the answer that new tokens spell, up to the end of the turn; without one, the limit cut it off."""
     stops = stop_tokens(loaded)
     end = next((at for at, token in enumerate(new) if token in stops), None)
-    tokens = new if end is None else new[:end]
+    tokens = list(new if end is None else new[:end])
     text = loaded.tokenizer.decode(tokens, skip_special_tokens=True)
     assert isinstance(text, str)
-    return Answer(
-        prompt=prompt, text=text.strip(), tokens=len(tokens), truncated=end is None and len(new) >= max_new_tokens
-    )
+    truncated = end is None and len(new) >= max_new_tokens
+    return Answer(prompt=asked.prompt, sample=asked.sample, text=text.strip(), tokens=len(tokens), truncated=truncated)
 
 
 def stop_tokens(loaded: Loaded) -> set[int]:
@@ -162,17 +242,15 @@ def _generate(loaded: Loaded, rows: list[list[int]], max_new_tokens: int) -> lis
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=loaded.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=loaded.device)
-    output = loaded.model.generate(
-        input_ids=ids,
-        attention_mask=mask,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=pad,
-        eos_token_id=sorted(stop_tokens(loaded)),
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad, eos_token_id=list(loaded.speaker.stops)
     )
+    # Model cards set penalties and the like (Qwen2 one on repetition), which `generate` would add to ours.
+    kept, loaded.model.generation_config = loaded.model.generation_config, config
+    try:
+        output = loaded.model.generate(input_ids=ids, attention_mask=mask)
+    finally:
+        loaded.model.generation_config = kept
     new: list[list[int]] = output[:, width:].tolist()
     return new
 
@@ -192,7 +270,7 @@ def choose(
             owners.append(owner)
     scores: dict[int, float] = {}
     work = lambda part: _log_likelihoods(loaded, [rows[i] for i in part], [starts[i] for i in part])  # noqa: E731
-    for batch in _batches(rows, batch_size, work):
+    for batch in batches(rows, batch_size, work):
         scores.update(zip(batch.indices, batch.output, strict=True))
         if progress:
             progress(len(scores), len(rows))
@@ -225,13 +303,21 @@ def tokens(loaded: Loaded, rendered: str) -> list[int]:
     return list(loaded.tokenizer(rendered, add_special_tokens=False)["input_ids"])
 
 
+def context(loaded: Loaded) -> int:
+    """Return how many tokens a model can read, prompt and answer together."""
+    config = loaded.model.config.get_text_config()
+    return int(getattr(config, "max_position_embeddings", None) or 1 << 20)
+
+
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
+    """Rows that were worked on side by side, by their places, and what came out for each."""
+
     indices: list[int]
     output: list[Any]
 
 
-def _batches(rows: Sequence[list[int]], size: int, work: Callable[[list[int]], list[Any]]) -> Iterator[_Batch]:
+def batches(rows: Sequence[list[int]], size: int, work: Callable[[list[int]], list[Any]]) -> Iterator[Batch]:
     """Yield the work over batches of similar length, longest first, so that memory fails early rather than late."""
     order = sorted(range(len(rows)), key=lambda index: (-len(rows[index]), index))
     at = 0
@@ -245,5 +331,5 @@ def _batches(rows: Sequence[list[int]], size: int, work: Callable[[list[int]], l
             torch.cuda.empty_cache()
             size = max(1, size // 2)
             continue
-        yield _Batch(part, output)
+        yield Batch(part, output)
         at += len(part)

@@ -16,18 +16,18 @@ from mlbench import environment, plugins
 from mlbench.core import Corpus, Language, Model, Prompt, Task
 from mlbench.shootout import Loaded
 
-FORMAT = 2
+FORMAT = 3
 """Counts up whenever `as_data` changes its keys."""
 JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
-    "align": ("core", "corpus", "models", "training", "jobs"),
-    "answer": ("core", "models", "jobs"),
+    "align": ("core", "corpus", "overlap", "similarity", "sampling", "models", "training", "jobs"),
+    "answer": ("core", "sampling", "models", "backends", "jobs"),
     "judge": ("core", "jobs", "organism"),
 }
 """Modules and packages of the engine that a result depends on; whatever a method may import is among them."""
 PLACEMENT = (
     *("plugin_files", "preset", "fidelity", "batch_size", "micro_batch", "save_every"),
-    *("model_name", "model_source"),
+    *("model_name", "model_source", "api_key_env", "task_fields"),
 )
 """Keys of a spec that say where or how, but not what; they are recorded and leave the job key alone."""
 
@@ -74,6 +74,8 @@ class Plan:
     """Everything a shootout will do, before it does anything.
 
     Attributes:
+        overlaps: Model -> task -> kind of match -> source prompts of the corpus that were found in it and removed.
+        missing: Models, data and judges that have to be fetched before it can run; empty but in a sketch.
         selection: How settings were selected, see `selection.choose`; empty where none were.
     """
 
@@ -89,6 +91,8 @@ class Plan:
     prompts: Mapping[str, tuple[Prompt, ...]]
     baseline: str
     languages: tuple[Language, ...]
+    overlaps: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
     selection: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -138,6 +142,7 @@ def as_data(plan: Plan, command: str) -> dict[str, Any]:
         "cells": [asdict(cell) for cell in plan.cells],
         "excluded": plan.excluded,
         "notes": plan.notes,
+        "overlaps": plan.overlaps,
         "selection": plan.selection,
     }
 

@@ -7,28 +7,33 @@ reads the prompts and the corpus, removes training prompts that the evaluation a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mlbench import corpus as corpora
-from mlbench import links, plugins, sources
+from mlbench import formats, generation, links, plugins, sources
 from mlbench.core import Corpus, Language, Model, Need, Prompt, Shape, Task
-from mlbench.errors import ConfigError, DataError, UserError
+from mlbench.errors import AbsentError, ConfigError, DataError, UserError
 from mlbench.plan import PLACEMENT, Cell, Job, JobKind, Plan, digest, engine_hash
-from mlbench.shootout import Loaded, Shootout, TaskEntry
+from mlbench.shootout import JudgeEntry, Loaded, ModelEntry, Shootout, TaskEntry
+from mlbench.sketch import Sketch
 from mlbench.yamlfile import Location, validate
 
 
-def make(shootout: Loaded) -> Plan:
+def make(shootout: Loaded, sketch: Sketch | None = None) -> Plan:
     """Return the plan of a shootout.
+
+    Args:
+        shootout: The validated file.
+        sketch: Stands in for models and data that are not on this machine; without one they are an error.
 
     Raises:
         UserError: A name, field, language or need is wrong; says where in the file.
     """
     _register_files(shootout)
-    return _Planner(shootout).plan()
+    return _Planner(shootout, sketch).plan()
 
 
 def _register_files(shootout: Loaded) -> None:
@@ -50,8 +55,9 @@ def _register_files(shootout: Loaded) -> None:
 class _Planner:
     """Collects jobs while it walks the axes; equal jobs of different cells are one job."""
 
-    def __init__(self, shootout: Loaded) -> None:
+    def __init__(self, shootout: Loaded, sketch: Sketch | None) -> None:
         self.shootout = shootout
+        self.sketch = sketch
         self.settings: Shootout = shootout.settings
         self.jobs: dict[str, Job] = {}
         self.cells: list[Cell] = []
@@ -60,17 +66,21 @@ class _Planner:
         self.corpora: dict[str, Corpus] = {}
         self.prompts: dict[str, tuple[Prompt, ...]] = {}
         self.texts: dict[str, list[Prompt]] = {}
+        self.overlaps: dict[str, Mapping[str, Mapping[str, int]]] = {}
+        self.asking: dict[tuple[str, Language], dict[str, Any]] = {}
 
     def plan(self) -> Plan:
         self.models = self._models()
         self.tasks = {entry.label: self._task(index, entry) for index, entry in enumerate(self.settings.tasks)}
         self.languages = self._languages()
         self.asked = {entry.label: self._asked(index, entry) for index, entry in enumerate(self.settings.tasks)}
+        self.judges = {entry.label: self._judge(index, entry) for index, entry in enumerate(self.settings.tasks)}
         self.chains = [links.chain(self.shootout, index) for index in range(len(self.settings.methods))]
         self.methods = {
             entry.label: [link.data for link in chain]
             for entry, chain in zip(self.settings.methods, self.chains, strict=True)
         }
+        generation.check(self.shootout, self.methods)
         for model in self.models:
             self._model_cells(model)
         if not self.cells:
@@ -88,29 +98,62 @@ class _Planner:
             prompts=self.prompts,
             baseline=self.settings.baseline or self.settings.methods[0].label,
             languages=self.languages,
+            overlaps=self.overlaps,
+            missing=tuple(self.sketch.missing) if self.sketch else (),
         )
 
     def _models(self) -> list[Model]:
         models: list[Model] = []
         for index, entry in enumerate(self.settings.models):
             with self.shootout.at("models", index):
-                found = sources.resolve(entry.source, name=entry.name, revision=entry.revision, dtype=entry.dtype)
+                found = self._resolve(entry)
             if found.name in [model.name for model in models]:
                 message = f"two models are called {found.name!r}; give one of them another `name`"
                 raise self.shootout.error(message, ("models", index))
             models.append(found)
         return models
 
+    def _resolve(self, entry: ModelEntry) -> Model:
+        try:
+            return sources.resolve(entry.source, name=entry.name, revision=entry.revision, dtype=entry.dtype)
+        except AbsentError:
+            if self.sketch is None:
+                raise
+            return self.sketch.model(entry)
+
     def _plugin(self, kind: str, name: str, location: Location) -> Any:
         with self.shootout.at(*location):
             return plugins.load(kind, name)
 
     def _task(self, index: int, entry: TaskEntry) -> Task:
-        cls = self._plugin("task", entry.use, ("tasks", index, "use"))
-        if entry.judge is not None:
-            self._plugin("judge", entry.judge, ("tasks", index, "judge"))
-        task: Task = validate(cls, entry.fields, self.shootout.document, ("tasks", index, "with"))
+        cls = self._plugin("task", entry.plugin, ("tasks", index, "use"))
+        with self.shootout.at("tasks", index, "use"):
+            fields = entry.filled(cls)
+        task: Task = validate(cls, fields, self.shootout.document, ("tasks", index, "with"))
         return task
+
+    def _judge(self, index: int, entry: TaskEntry) -> dict[str, Any]:
+        """Return a task's judge as plain data: the task's own one unless the entry names another."""
+        chosen = entry.judge or JudgeEntry(use=self.tasks[entry.label].judge)
+        cls = self._plugin("judge", chosen.use, ("tasks", index, "judge"))
+        judge = validate(cls, chosen.fields, self.shootout.document, ("tasks", index, "judge", "with"))
+        if hasattr(judge, "check"):
+            with self.shootout.at("tasks", index, "judge"):
+                self._check_judge(judge, chosen.use)
+        return {
+            "judge": chosen.use,
+            "fields": asdict(judge),
+            "code": plugins.source_hash("judge", chosen.use),
+            "plugin_files": plugins.files("judge", [chosen.use]),
+        }
+
+    def _check_judge(self, judge: Any, name: str) -> None:
+        try:
+            judge.check()
+        except UserError as error:
+            if self.sketch is None:
+                raise
+            self.sketch.note(f"judge {name}: {error.message}")
 
     def _languages(self) -> tuple[Language, ...]:
         known = tuple(dict.fromkeys(code for task in self.tasks.values() for code in task.languages))
@@ -134,13 +177,23 @@ class _Planner:
         with self.shootout.at("tasks", index):
             for language in self.languages:
                 if language in task.languages:
-                    prompts = tuple(task.prompts(language))
+                    prompts = self._prompts(task, entry.label, language)
                     _check_prompts(prompts, entry.use, language)
                     self.texts.setdefault(entry.label, []).extend(prompts)
                     prompts = prompts[: self.settings.limit]
                     keys[language] = digest([asdict(prompt) for prompt in prompts])
                     self.prompts[keys[language]] = prompts
+            if self.sketch is None or not self.sketch.missing:
+                self.notes.extend(f"{entry.label}: {note}" for note in getattr(task, "notes", ()))
         return keys
+
+    def _prompts(self, task: Task, label: str, language: Language) -> tuple[Prompt, ...]:
+        try:
+            return tuple(task.prompts(language))
+        except AbsentError as error:
+            if self.sketch is None:
+                raise
+            return self.sketch.prompts(task, label, language, error)
 
     def _model_cells(self, model: Model) -> None:
         corpus = self._corpus(model)
@@ -154,7 +207,6 @@ class _Planner:
                     self._task_cells(model, entry.label, seed, task, chain)
 
     def _corpus(self, model: Model) -> Corpus:
-        source = self.settings.corpus
         entry = self.settings.models[self.models.index(model)]
         pivot = entry.pivot or self.settings.pivot
         trained = [code for code in self.languages if code not in self.settings.unseen]
@@ -162,24 +214,36 @@ class _Planner:
             at: Location = ("models", self.models.index(model), "pivot")
             raise self.shootout.error(f"the pivot {pivot!r} is not trained on", at, options=trained, name=pivot)
         with self.shootout.at("corpus"):
-            if source is None and model.source.startswith(sources.ORGANISM):
-                source = model.source.split("@")[0]
-            if source is None:
-                return corpora.empty(pivot)
-            if source.startswith(sources.ORGANISM):
-                from mlbench.organism import recipe
-                from mlbench.organism.corpus import corpus as organism_corpus
-
-                found = organism_corpus(recipe.parse(source)[0])
-            else:
-                found = corpora.read_jsonl(Path(source), pivot)
+            found = self._read_corpus(model, pivot)
         kept = corpora.restrict(found, pivot, trained)
-        if lacking := [code for code in trained if code not in kept.languages]:
+        if kept.examples and (lacking := [code for code in trained if code not in kept.languages]):
             self.notes.append(f"the corpus has nothing in {', '.join(lacking)}: no method can train on it")
-        cleaned = corpora.decontaminate(kept, self.texts)
+        # Prompts of the organism share their few wordings, so nearly all of them look alike.
+        made = self.settings.corpus is None or self.settings.corpus.data.startswith(sources.ORGANISM)
+        cleaned = corpora.decontaminate(kept, self.texts, near=not made)
+        self.overlaps[model.name] = {
+            task: {str(kind): found for kind, found in counts.items()} for task, counts in cleaned.matches.items()
+        }
         for label, ids in cleaned.overlaps.items():
             self.notes.append(f"{len(ids)} training prompts also occur in {label}; they were removed from training")
         return cleaned.corpus
+
+    def _read_corpus(self, model: Model, pivot: Language) -> Corpus:
+        entry = self.settings.corpus
+        source = entry.data if entry else model.source.split("@")[0]
+        if source.startswith(sources.ORGANISM):
+            from mlbench.organism import recipe
+            from mlbench.organism.corpus import corpus as organism_corpus
+
+            return organism_corpus(recipe.parse(source)[0])
+        if entry is None:
+            return corpora.empty(pivot)
+        if self.sketch is not None and not Path(entry.data).expanduser().exists():
+            trained = [code for code in self.languages if code not in self.settings.unseen]
+            return self.sketch.corpus(entry.data, pivot, trained)
+        read = formats.read(entry, pivot)
+        self.notes.extend(f"corpus: {note}" for note in read.notes)
+        return read.corpus
 
     def _align(self, model: Model, label: str, seed: int, corpus: Corpus) -> tuple[str, ...]:
         """Add the jobs of a chain and return their keys, the last one being the checkpoint of the cell."""
@@ -229,26 +293,19 @@ class _Planner:
         task = self.tasks[entry.label]
         prompts_key = self.asked[entry.label][language]
         place = f"{method} · {model.name} · seed {seed} · {entry.label} · {language}"
-        generation = self.settings.generation
         answer = {
             "checkpoint": chain[-1],
             "prompts": prompts_key,
-            "max_new_tokens": generation.max_new_tokens,
-            "batch_size": generation.batch_size,
+            **self._generation(entry, language, prompts_key),
             "engine": engine_hash("answer"),
         }
         answer_key = self._add("answer", answer, after=[chain[-1]], affinity=chain[-1], label=place)
-        judge_name = entry.judge or task.judge
-        judge = {
+        judge = self.judges[entry.label] | {
             "answers": answer_key,
             "prompts": prompts_key,
-            "judge": judge_name,
-            "fields": {},
-            "code": plugins.source_hash("judge", judge_name),
-            "plugin_files": plugins.files("judge", [judge_name]),
             "engine": engine_hash("judge"),
         }
-        judge_key = self._add("judge", judge, after=[answer_key], affinity=judge_name, label=place)
+        judge_key = self._add("judge", judge, after=[answer_key], affinity=judge["judge"], label=place)
         self.cells.append(
             Cell(
                 method=method,
@@ -260,12 +317,36 @@ class _Planner:
                 tier=task.tiers.get(language, ""),
                 trained=language not in self.settings.unseen,
                 prompts=len(self.prompts[prompts_key]),
-                judge=judge_name,
+                judge=judge["judge"],
                 chain=chain,
                 answer_key=answer_key,
                 judge_key=judge_key,
             )
         )
+
+    def _generation(self, entry: TaskEntry, language: Language, prompts_key: str) -> dict[str, Any]:
+        itself = hasattr(self.tasks[entry.label], "answer")
+        choices = bool(self.prompts[prompts_key][0].choices)
+        if (itself or choices) and generation.backend(self.settings.generation) == "server":
+            does = "asks the model itself" if itself else "compares the likelihood of choices"
+            message = f"{entry.label!r} {does}, for which a server is not enough"
+            raise self.shootout.error(message, ("tasks", self.settings.tasks.index(entry)))
+        asking = self._asking(entry, language) if itself else {}
+        return generation.spec(self.settings.generation, choices=itself or choices) | asking
+
+    def _asking(self, entry: TaskEntry, language: Language) -> dict[str, Any]:
+        """Return the part of an answer job that says how a task asks the model itself."""
+        if (entry.label, language) not in self.asking:
+            task: Any = self.tasks[entry.label]
+            with self.shootout.at("tasks", self.settings.tasks.index(entry)):
+                self.asking[entry.label, language] = {
+                    "task": entry.plugin,
+                    "task_fields": asdict(task),
+                    "fingerprint": task.fingerprint(language),
+                    "code": plugins.source_hash("task", entry.plugin),
+                    "plugin_files": plugins.files("task", [entry.plugin]),
+                }
+        return self.asking[entry.label, language]
 
     def _add(self, kind: JobKind, spec: dict[str, Any], *, after: Iterable[str], affinity: str, label: str) -> str:
         what = {name: value for name, value in spec.items() if name not in PLACEMENT}

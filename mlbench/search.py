@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlbench import plugins, rule
+from mlbench.core import Task
 from mlbench.errors import ConfigError, nearest
 from mlbench.shootout import Loaded, MethodEntry, Select, TaskEntry
 
@@ -96,7 +97,7 @@ def _trained(shootout: Loaded) -> list[str] | None:
     settings = shootout.settings
     if settings.languages or not settings.unseen:
         return settings.languages
-    known = [code for task in settings.tasks for code in plugins.load("task", task.use)(**task.fields).languages]
+    known = [code for task in settings.tasks for code in _made(task).languages]
     return [code for code in dict.fromkeys(known) if code not in settings.unseen]
 
 
@@ -106,17 +107,24 @@ def _tasks(shootout: Loaded) -> list[TaskEntry]:
     split = _select(shootout).split
     for index, task in enumerate(shootout.settings.tasks):
         with shootout.at("tasks", index):
-            fields = {item.name: item for item in dataclasses.fields(plugins.load("task", task.use))}
+            fields = {item.name: item for item in dataclasses.fields(plugins.load("task", task.plugin))}
         if "split" not in fields:
             continue
         default = getattr(fields["split"].default, "default", fields["split"].default)
-        if task.fields.get("split", default) == split:
-            message = f"the final table asks the split {split!r} of {task.label!r}, on which settings are selected"
+        asked = task.fields.get("split", default)
+        if asked in (split, "all"):  # "all" is how real data are published, the development part among them
+            message = f"the final table asks the split {asked!r} of {task.label!r}, on which settings are selected"
             raise shootout.error(message, ("select", "split"))
         found.append(task)
-    if not any(plugins.load("task", task.use).kind == "safety" for task in found):
+    if not any(plugins.load("task", task.plugin).kind == "safety" for task in found):
         raise shootout.error("no safety task has a `split` on which settings could be selected", ("select",))
     return found
+
+
+def _made(task: TaskEntry) -> Task:
+    cls = plugins.load("task", task.plugin)
+    made: Task = cls(**task.filled(cls))
+    return made
 
 
 def _on_split(task: TaskEntry, split: str) -> TaskEntry:

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from mlbench import rule
 from mlbench.core import Language, Training
 from mlbench.errors import ConfigError, UserError, nearest
+from mlbench.formats import CorpusEntry
 from mlbench.yamlfile import Document, Location, read, validate
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=60)]
@@ -94,25 +95,81 @@ class MethodEntry(Entry):
         return self.name or "+".join(link.method for link in self.use)
 
 
+class JudgeEntry(Entry):
+    """A judge with its fields."""
+
+    use: Annotated[str, Field(min_length=1)]
+    fields: dict[str, Any] = Field(default={}, alias="with")
+
+
+def _named(key: str) -> BeforeValidator:
+    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
+
+
 class TaskEntry(Entry):
-    """An evaluation task with its fields; `judge` overrides the task's own judge."""
+    """An evaluation task with its fields; `judge` overrides the task's own judge.
+
+    `lm_eval:belebele_{language}` is the task lm_eval with an argument, which fills the field that the task keeps it in.
+    """
 
     use: Annotated[str, Field(min_length=1)]
     name: Name | None = None
     fields: dict[str, Any] = Field(default={}, alias="with")
-    judge: str | None = None
+    judge: Annotated[JudgeEntry, _named("use")] | None = None
 
     @property
     def label(self) -> str:
         """How tables call it."""
-        return self.name or self.use
+        return self.name or re.sub(r"[^A-Za-z0-9]*\{[^{}]*\}", "", self.argument) or self.plugin
+
+    @property
+    def plugin(self) -> str:
+        """The task's name without the argument."""
+        return self.use.partition(":")[0]
+
+    @property
+    def argument(self) -> str:
+        """What follows the colon, "" for nothing."""
+        return self.use.partition(":")[2]
+
+    def filled(self, task: Any) -> dict[str, Any]:
+        """Return the fields, the argument among them.
+
+        Raises:
+            ConfigError: The task takes no argument, or it is given twice.
+        """
+        if not self.argument:
+            return self.fields
+        name = getattr(task, "argument", "")
+        if not name:
+            raise ConfigError(f"the task {self.plugin!r} takes no argument", hint=f"write {self.plugin!r} alone")
+        if name in self.fields:
+            raise ConfigError(f"{name!r} is given twice, in `use` and in `with`")
+        return {name: self.argument, **self.fields}
 
 
 class Generation(Entry):
-    """How answers are written; greedy decoding. `batch_size` is recorded but is no part of the job key."""
+    """How answers are written. `batch_size` and `api_key_env` are no part of a job's key.
+
+    batch_size: answers written side by side; requests in flight where a server writes them.
+    temperature: 0 takes the likeliest token; above, each prompt gets `n` answers, drawn with `top_p` and `seed`.
+    system_prompt: asked of all methods alike; a method's own system prompt comes after it.
+    backend: auto = transformers, or the server where there is a `server_url`; never chosen by what a machine has.
+    server_model: what the server at `server_url` (".../v1") calls the model of the shootout; no method may change it.
+    api_key_env: environment variable with the server's key, "" for none.
+    """
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
     batch_size: Annotated[int, Field(ge=1)] = 64
+    n: Annotated[int, Field(ge=1)] = 1
+    temperature: Annotated[float, Field(ge=0)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1
+    seed: Annotated[int, Field(ge=0)] = 0
+    system_prompt: str = ""
+    backend: Literal["auto", "transformers", "continuous", "vllm", "server"] = "auto"
+    server_url: Annotated[str, Field(pattern=r"^(https?://[^@\s]+)?$")] = ""
+    server_model: str = ""
+    api_key_env: str = ""
 
 
 def _rule(text: str) -> str:
@@ -164,10 +221,6 @@ class Tracking(Entry):
     uri: str = ""
 
 
-def _named(key: str) -> BeforeValidator:
-    return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value)
-
-
 class Shootout(Entry):
     """A validated shootout file."""
 
@@ -182,7 +235,7 @@ class Shootout(Entry):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
     baseline: str | None = None
     references: list[str] = []
-    corpus: str | None = None
+    corpus: Annotated[CorpusEntry, _named("data")] | None = None
     training: Training = Training()
     select: Select | None = None
     generation: Generation = Generation()
@@ -284,7 +337,24 @@ def _check_names(shootout: Loaded) -> None:
         if entry.fields and (len(entry.use) > 1 or entry.use[0].fields):
             message = "`with` is ambiguous for a chain; write use: [{method: ..., with: {...}}, ...]"
             raise shootout.error(message, ("methods", index, "with"))
+    _check_generation(shootout)
     _check_selection(shootout)
+
+
+def _check_generation(shootout: Loaded) -> None:
+    """Refuse settings of which one does nothing beside another."""
+    found = shootout.settings.generation
+    for key in ("n", "top_p"):
+        if found.temperature == 0 and getattr(found, key) != 1:
+            raise shootout.error(f"`{key}` needs a `temperature` above 0: greedy answers are all the same",
+                                 ("generation", key))  # fmt: skip
+    server = {"server_url": found.server_url, "server_model": found.server_model}
+    asked = found.backend == "server" or (found.backend == "auto" and any(server.values()))
+    for key, value in {**server, "api_key_env": found.api_key_env}.items():
+        if value and not asked:
+            raise shootout.error(f"`{key}` is for the backend `server`", ("generation", key))
+        if asked and not value and key in server:
+            raise shootout.error(f"the backend `server` needs `{key}`", ("generation", "backend"))
 
 
 def _check_selection(shootout: Loaded) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlbench import cache
 from mlbench.core import Checkpoint, Model, Shape
-from mlbench.errors import DataError
+from mlbench.errors import AbsentError, DataError
 
 ORGANISM = "organism:"
 SIZES = ("organism:small", "organism:base")
@@ -45,7 +45,7 @@ def resolve(source: str, *, name: str = "", revision: str = "", dtype: str = "fl
             hint=_near(source),
         )
     if not COMMIT.fullmatch(revision):
-        raise DataError(
+        raise AbsentError(
             f"the hub model {source!r} needs `revision`, a commit of 40 hexadecimal digits (got {revision!r})",
             hint="branches move; a published number has to name the weights it was measured on",
         )

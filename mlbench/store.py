@@ -190,14 +190,14 @@ def _moved(path: str, old: str, new: str) -> str:
 
 def write_answers(folder: Path, answers: Sequence[Answer]) -> None:
     """Write the answers of one job."""
-    rows = [{"prompt_id": a.prompt.id, "text": a.text, "tokens": a.tokens, "truncated": a.truncated, "choice": a.choice}
-            for a in answers]  # fmt: skip
+    fields = ("sample", "text", "tokens", "truncated", "choice", "score")
+    rows = [{"prompt_id": a.prompt.id, **{name: getattr(a, name) for name in fields}} for a in answers]
     _write_rows(folder / "answers.parquet", rows)
 
 
 def write_verdicts(folder: Path, answers: Sequence[Answer], verdicts: Sequence[Verdict]) -> None:
     """Write the verdicts of one job, one row per answer in the same order."""
-    rows = [{"prompt_id": a.prompt.id, **asdict(v)} for a, v in zip(answers, verdicts, strict=True)]
+    rows = [{"prompt_id": a.prompt.id, "sample": a.sample, **asdict(v)} for a, v in zip(answers, verdicts, strict=True)]
     _write_rows(folder / "verdicts.parquet", rows)
 
 

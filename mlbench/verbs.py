@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlbench import environment, plan, planner, search, shootout
+from mlbench import environment, plan, planner, reporting, search, shootout, sketch
 from mlbench.errors import ConfigError, UserError, Where
 from mlbench.store import Store, write_json
 
@@ -41,18 +39,21 @@ class Outcome:
     exit_code: int
 
 
-def make_plan(path: str | Path, overrides: Sequence[str] = ()) -> plan.Plan:
+def make_plan(path: str | Path, overrides: Sequence[str] = (), *, sketched: bool = False) -> plan.Plan:
     """Return the plan of a shootout file; nothing is started.
 
-    Settings that are still to be selected have the values that the file gives outside of `search`.
+    With `sketched` models and data that are not on this machine are stood in for. Settings that are still to be
+    selected have the values that the file gives outside of `search`.
 
     Raises:
         UserError: Something in the file is wrong.
     """
     loaded = shootout.load(Path(path), overrides)
+    stand_in = sketch.Sketch() if sketched else None
+    made = planner.make(loaded, stand_in)
     if loaded.settings.select:
-        planner.make(search.stage(loaded))
-    return planner.make(loaded)
+        planner.make(search.stage(loaded), stand_in)  # refuses a wrong trial now, not after hours
+    return made
 
 
 def folder_of(made: plan.Plan) -> Path:
@@ -103,27 +104,51 @@ def _select(loaded: shootout.Loaded, root: Path, *, inline: bool, ray_address: s
     store = Store(root / "selection")
     _write_plan(stage, store)
     ran = _run_missing(stage, store, inline=inline, ray_address=ray_address)
-    data = frames.read_plan(store.root)
-    # Only the rates are read; intervals and tests have no part in a selection.
-    design = replace(_design(data), resamples=100)
-    computed = results.compute(frames.verdicts(data, store), frames.jobs(data, store), design)
-    log = selection.choose(loaded, computed.ranking)
-    write_json(root / "selection.json", log)
+    # The same trials with the same verdicts and rule pick the same settings.
+    key = plan.digest([loaded.settings.select.model_dump() if loaded.settings.select else {}, sorted(stage.jobs)])
+    log = _read_log(root, key) if ran == 0 else None
+    if log is None:
+        data = frames.read_plan(store.root)
+        # Only the rates are read; intervals and tests have no part in a selection.
+        design = replace(reporting.design(data), resamples=100)
+        computed = results.compute(frames.verdicts(data, store), frames.jobs(data, store), design)
+        log = selection.choose(loaded, computed.ranking) | {"key": key}
+        write_json(root / "selection.json", log)
     return replace(planner.make(search.settled(loaded, selection.values(log))), selection=log), ran
+
+
+def _read_log(root: Path, key: str) -> dict[str, Any] | None:
+    path = root / "selection.json"
+    log: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return log if log.get("key") == key else None
 
 
 def _run_missing(made: plan.Plan, store: Store, *, inline: bool, ray_address: str | None) -> int:
     """Run the jobs of a plan that have no result yet, and return how many ended."""
-    from mlbench import schedule, view
-
     store.clean()
     if all(store.is_done(key) for key in made.jobs):
         return 0
     _prepare_models(made, store)
-    settings = schedule.Settings(**made.shootout.settings.schedule.model_dump())
-    backend = schedule.Inline() if inline else schedule.RayBackend(settings, ray_address)
-    with view.GridView(made.jobs, store) as watch, contextlib.closing(backend):
-        grid = schedule.Grid(made.jobs, store, settings, watch.ended, watch.poll)
+    settings = made.shootout.settings.schedule.model_dump()
+    return _run_jobs(made.jobs, store, settings, inline=inline, ray_address=ray_address)
+
+
+def _run_jobs(
+    jobs: Mapping[str, plan.Job],
+    store: Store,
+    settings: Mapping[str, Any],
+    *,
+    inline: bool,
+    ray_address: str | None,
+) -> int:
+    from mlbench import schedule, view
+
+    if all(store.is_done(key) for key in jobs):
+        return 0
+    given = schedule.Settings(**settings)
+    backend = schedule.Inline() if inline else schedule.RayBackend(given, ray_address)
+    with view.GridView(jobs, store) as watch, contextlib.closing(backend):
+        grid = schedule.Grid(jobs, store, given, watch.ended, watch.poll)
         grid.run(backend)
         return grid.ended
 
@@ -141,29 +166,6 @@ def _prepare_models(made: plan.Plan, store: Store) -> None:
     write_json(store.root / "gate.json", failed)
 
 
-def _gate_warnings(store: Store) -> tuple[str, ...]:
-    path = store.root / "gate.json"
-    failed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return tuple(
-        f"{model} fails its acceptance gate ({'; '.join(criteria)}): it does not show the problem cleanly."
-        for model, criteria in failed.items()
-    )
-
-
-def _selection_warnings(log: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which methods did not get the settings that the rule asks for."""
-    if not log:
-        return ()
-    missed = [label for label, found in log["methods"].items() if not found["admissible"]]
-    found = [f"{', '.join(log['fixed'])}: settings as given, not selected."] if log["fixed"] else []
-    if missed:
-        found.append(
-            f"{', '.join(missed)}: no trial met the conditions of the selection rule; the one that misses them by "
-            "least was taken."
-        )
-    return tuple(found)
-
-
 def _conclude(store: Store, ran: int) -> Outcome:
     """Compute and write whatever the finished jobs allow."""
     from mlbench.results import frames
@@ -171,7 +173,7 @@ def _conclude(store: Store, ran: int) -> Outcome:
     data = frames.marked(frames.read_plan(store.root))
     table = frames.jobs(data, store)
     failed = int(table.drop_duplicates("key")["status"].ne("done").sum())
-    written, results = write_report(store.root)
+    written, results = reporting.write_report(store.root)
     if results is not None and data["tracking"]["enabled"]:
         _track(store, data, results, written)
     return Outcome(
@@ -204,26 +206,6 @@ def _track(store: Store, data: Mapping[str, Any], results: Results, written: Map
     write_json(marker, now)
 
 
-def write_report(root: Path) -> tuple[Mapping[str, Path], Results | None]:
-    """Compute the tables of a run folder and write its report; without any verdict there is none.
-
-    Raises:
-        DataError: The folder holds no plan.
-    """
-    from mlbench import report, results
-    from mlbench.results import frames
-
-    store = Store(root)
-    data = frames.marked(frames.read_plan(root))
-    rows = frames.verdicts(data, store)
-    if rows.empty:
-        return {}, None
-    computed = results.compute(rows, frames.jobs(data, store), _design(data))
-    said = (*_gate_warnings(store), *_selection_warnings(data["selection"]), *computed.warnings)
-    computed = replace(computed, warnings=said)
-    return report.write(computed, _run_info(data, store), root / "report"), computed
-
-
 def write_probe(root: Path) -> tuple[Path, pd.DataFrame]:
     """Measure the representations of a run's checkpoints and write them beside its report.
 
@@ -243,90 +225,62 @@ def write_probe(root: Path) -> tuple[Path, pd.DataFrame]:
     return path, table
 
 
-def _design(data: Mapping[str, Any]) -> Any:
-    from mlbench.results import Design
+def judge(
+    root: Path, judge: str, fields: Mapping[str, Any], *, name: str = "", inline: bool = False
+) -> tuple[pd.DataFrame, int]:
+    """Judge the stored answers of a run once more and return how the judges agree per language, and failed jobs.
 
-    statistics = data["statistics"]
-    return Design(
-        methods=tuple(data["methods"]),
-        baseline=data["baseline"],
-        references=tuple(data["references"]),
-        primary=tuple(label for label, task in data["tasks"].items() if task["kind"] == "safety"),
-        pivot=data["pivot"],
-        alpha=statistics["alpha"],
-        resamples=statistics["resamples"],
-        seed=statistics["seed"],
-    )
+    Raises:
+        UserError: The judge or a field does not exist, or the folder holds no plan.
+    """
+    from mlbench import agreement, rejudge
+    from mlbench.results import frames
 
-
-def _run_info(data: Mapping[str, Any], store: Store) -> Any:
-    from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo
-
-    methods = tuple(
-        MethodInfo(
-            name=label,
-            plugin=" + ".join(link["method"] for link in links),
-            paper=", ".join(dict.fromkeys(link["paper"] for link in links if link["paper"])),
-            fields=_fields(links),
-            note=data["about"][label]["note"],
-            fidelity=", ".join(data["about"][label]["fidelity"]),
-            reported=data["about"][label]["reported"],
-        )
-        for label, links in data["methods"].items()
-    )
-    started, finished = _span(data, store)
-    return RunInfo(
-        name=data["name"],
-        title=data["title"],
-        shootout_text=(store.root / "shootout.yaml").read_text(encoding="utf-8"),
-        shootout_path=data["shootout"],
-        command=data["command"],
-        versions=data["versions"],
-        started=started,
-        finished=finished,
-        machine=data["machine"],
-        folder=environment.shown(store.root),
-        methods=methods,
-        models=tuple(ModelInfo(**model) for model in data["models"]),
-        tasks=tuple(_task_info(label, task, data, TaskInfo) for label, task in data["tasks"].items()),
-        plan=dict(Counter(f"{job['kind']} jobs" for job in data["jobs"].values())),
-        excluded=(*data["notes"], *data["excluded"]),
-        selection=data["selection"],
-    )
+    environment.prepare()
+    data, store = frames.read_plan(root), Store(root)
+    with _locked(root):
+        record = rejudge.make(data, store, name or judge, judge, fields)
+        jobs = {key: plan.Job(**job) for key, job in record["jobs"].items() if store.is_done(job["after"][0])}
+        _run_jobs(jobs, store, data["schedule"], inline=inline, ray_address=None)
+        failed = sum(not store.is_done(key) for key in jobs)
+        rows = rejudge.labels(data, store, record)
+        table = agreement.compare(rows[rows["kind"] == "safety"], "planned", "second")
+        folder = root / "report"
+        folder.mkdir(exist_ok=True)
+        table.to_csv(folder / f"agreement-{record['name']}.csv", index=False)
+        return table, failed
 
 
-def _fields(links: Sequence[Mapping[str, Any]]) -> dict[str, object]:
-    prefix = len(links) > 1
-    found: dict[str, object] = {}
-    for link in links:
-        budget = link["training"] if link["effect"] == "training" else {}
-        training = {f"training.{name}": at for name, at in budget.items()}
-        for name, value in {**link["fields"], **training}.items():
-            found[f"{link['method']}.{name}" if prefix else name] = value
-    return found
+def export_labels(root: Path, path: Path, *, size: int, seed: int) -> int:
+    """Write a sample of a run's answers for people to label, and return how many there are.
+
+    Raises:
+        UserError: The folder holds no judged answer, or the file exists already.
+    """
+    from mlbench import labelling
+    from mlbench.results import frames
+
+    if path.exists():
+        raise UserError(f"{str(path)!r} exists already, perhaps with labels in it", hint="choose another name")
+    return labelling.export(frames.read_plan(root), Store(root), path, size=size, seed=seed)
 
 
-def _task_info(label: str, task: Mapping[str, Any], data: Mapping[str, Any], kind: Any) -> Any:
-    cells = [cell for cell in data["cells"] if cell["task"] == label]
-    return kind(
-        name=label,
-        kind=task["kind"],
-        source=task["source"],
-        licence=task["licence"],
-        judge=", ".join(sorted({cell["judge"] for cell in cells})) or task["judge"],
-        languages=tuple(dict.fromkeys(cell["language"] for cell in cells)),
-        prompts=max((cell["prompts"] for cell in cells), default=0),
-    )
+def import_labels(root: Path, path: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the judge's errors against people's labels and the corrected rates; both lie in the report folder too.
 
+    Raises:
+        UserError: The file or a label in it is wrong, or its rows are not of this run.
+    """
+    from mlbench import labelling
+    from mlbench.results import frames
 
-def _span(data: Mapping[str, Any], store: Store) -> tuple[str, str]:
-    """Return when the first job started and the last one ended, ISO 8601."""
-    found = [status for key in data["jobs"] if (status := store.status(key)) and status.started]
-    if not found:
-        return "", ""
-    ends = (min(status.started for status in found), max(status.started + status.seconds for status in found))
-    first, last = (datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds") for end in ends)
-    return first, last
+    data = frames.read_plan(root)
+    errors, rates = labelling.error(labelling.judged(data, Store(root), labelling.read(path)))
+    folder = root / "report"
+    folder.mkdir(exist_ok=True)
+    errors.to_csv(folder / "judge_errors.csv", index=False)
+    rates.to_csv(folder / "corrected_rates.csv", index=False)
+    return errors, rates
 
 
 def _refuse_foreign(root: Path, name: str) -> None:
@@ -376,3 +330,28 @@ def _write_plan(made: plan.Plan, store: Store) -> None:
 def command_line() -> str:
     """Return the command that started this process, as a reader would type it."""
     return " ".join(["mlbench", *sys.argv[1:]])
+
+
+def validate_judge(judge: str, fields: Mapping[str, Any], folder: Path) -> pd.DataFrame:
+    """Return how well a judge finds the refusals among XSTest's answers, against people's labels.
+
+    Raises:
+        UserError: The judge or a field does not exist, or a file of XSTest is missing.
+    """
+    from mlbench import agreement, rejudge
+
+    return agreement.validate(rejudge.load(judge, fields), agreement.xstest(folder))
+
+
+def translate(path: str | Path, overrides: Sequence[str] = (), *, as_json: bool = False) -> str:
+    """Fill the missing languages of a corpus, and return what was done, in words or as JSON.
+
+    Raises:
+        UserError: Something in the file is wrong; nothing was translated.
+    """
+    from mlbench import translate, view
+
+    environment.prepare()
+    with view.StageBar("translating") as bar:
+        outcome = translate.run(Path(path), overrides, bar)
+    return json.dumps(translate.summary(outcome), indent=1) if as_json else translate.words(outcome)

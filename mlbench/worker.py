@@ -83,9 +83,11 @@ def _base(spec: Mapping[str, Any]) -> Checkpoint:
 def _answer(store: Store, job: Mapping[str, Any], folder: Path, report: jobs.Report) -> dict[str, Any]:
     spec = job["spec"]
     before = jobs.loads()
-    answers = jobs.answer(spec, store.checkpoint(spec["checkpoint"]), store.prompts(spec["prompts"]), report)
+    answered = jobs.answer(spec, store.checkpoint(spec["checkpoint"]), store.prompts(spec["prompts"]), report)
+    answers = answered.answers
     write_answers(folder, answers)
     return {
+        **answered.facts,
         "loads": jobs.loads() - before,
         "tokens": sum(answer.tokens for answer in answers),
         "truncated": sum(answer.truncated for answer in answers),
@@ -96,9 +98,10 @@ def _answer(store: Store, job: Mapping[str, Any], folder: Path, report: jobs.Rep
 def _judge(store: Store, job: Mapping[str, Any], folder: Path, report: jobs.Report) -> dict[str, Any]:
     spec = job["spec"]
     answers = store.answers(spec["answers"], spec["prompts"])
-    verdicts = jobs.judge(spec, answers, report)
-    write_verdicts(folder, answers, verdicts)
-    return {"unparsed": sum(verdict.label == "unparsed" for verdict in verdicts)}
+    judged = jobs.judge(spec, answers, report)
+    write_verdicts(folder, answers, judged.verdicts)
+    unparsed = sum(verdict.label == "unparsed" for verdict in judged.verdicts)
+    return {"unparsed": unparsed, "provenance": judged.provenance}
 
 
 RUNNERS = {"align": _align, "answer": _answer, "judge": _judge}
@@ -112,9 +115,9 @@ def _verify_code(kind: str, spec: Mapping[str, Any]) -> None:
     """
     if plan.engine_hash(kind) != spec["engine"]:
         raise JobError("this worker has another version of mlbench than the driver; install the same one on every node")
-    if kind == "answer":
+    plugin_kind = {"align": "method", "answer": "task", "judge": "judge"}[kind]
+    if plugin_kind not in spec:  # only tasks that ask the model themselves take part in answering
         return
-    plugin_kind = "method" if kind == "align" else "judge"
     plugins.add_files(plugin_kind, spec["plugin_files"])
     for name, code in {spec[plugin_kind]: spec["code"], **spec.get("bases", {})}.items():
         if plugins.source_hash(plugin_kind, name) != code:

@@ -1,98 +1,88 @@
 """MultiJail: 315 harmful requests, each in ten languages, translated by native speakers.
 
 Source: Deng et al., "Multilingual Jailbreak Challenges in Large Language Models", ICLR 2024, arXiv:2310.06474,
-https://github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs (data/MultiJail.csv, MIT).
+https://github.com/DAMO-NLP-SG/multilingual-safety-for-LLMs (data/MultiJail.csv at 577ac51, MIT).
 Shape of a row: id=7, source="anthropics", tags="['Theft']", then one column per language: en, zh, it, vi, ...
-This is the "unintentional" setting: the prompt alone.
+"unintentional" asks the prompt alone. "intentional" puts it into a jailbreak instruction; the paper's, an English one
+called AIM, is not part of the data and not shipped here: give your own as `template`.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlbench.core import Kind, Language, Prompt, Tier
-from mlbench.errors import DataError, nearest
+from mlbench.core import Kind, Language, Tier
+from mlbench.data import DataTask, Hub, Loaded, locate, utf8, wide
+from mlbench.errors import DataError
 
 TIERS: dict[Language, Tier] = {
     "en": "high", "zh": "high", "it": "high", "vi": "high",
     "ar": "mid", "ko": "mid", "th": "mid",
     "bn": "low", "sw": "low", "jv": "low",
 }  # fmt: skip
-COLUMNS = ("id", "source", "tags", *TIERS)
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class MultiJail:
-    """Direct harmful requests; `data` is the path of MultiJail.csv."""
+class MultiJail(DataTask):
+    """Direct harmful requests.
+
+    Attributes:
+        data: Path of MultiJail.csv.
+        mode: Whether the request stands alone or in a jailbreak instruction.
+        template: Text that contains {prompt}, or the path of a file with such a text; for mode "intentional".
+    """
 
     source: ClassVar[str] = "MultiJail, arXiv:2310.06474, commit 577ac51"
     licence: ClassVar[str] = "MIT"
     kind: ClassVar[Kind] = "safety"
+    hub: ClassVar[Hub | None] = Hub(id="DAMO-NLP-SG/MultiJail")
+    example: ClassVar[str] = "path/to/MultiJail.csv"
+    known: ClassVar[dict[str, int]] = {"2798ed6fe470b80b1f486976e0fb3baa3ce008e62b6ca0abbf2e1ed5b1dfb355": 315}
+    codes: ClassVar[tuple[Language, ...]] = tuple(TIERS)
+    citation: ClassVar[str] = """@inproceedings{deng2024multilingual,
+  title = {Multilingual Jailbreak Challenges in Large Language Models},
+  author = {Deng, Yue and Zhang, Wenxuan and Pan, Sinno Jialin and Bing, Lidong},
+  booktitle = {International Conference on Learning Representations},
+  year = {2024},
+}"""
 
-    data: str = Field(default="MultiJail.csv", min_length=1)
+    mode: Literal["unintentional", "intentional"] = "unintentional"
+    template: str = ""
 
-    @property
-    def languages(self) -> tuple[Language, ...]:
-        """The ten languages of the file."""
-        return tuple(TIERS)
+    def __post_init__(self) -> None:
+        if (self.mode == "intentional") != bool(self.template):
+            raise ValueError("`template` (a text with {prompt}, or a file with one) belongs to mode: intentional")
 
     @property
     def tiers(self) -> Mapping[Language, Tier]:
         """High, mid and low resource, as the paper groups them."""
         return TIERS
 
-    @property
-    def judge(self) -> str:
-        """Refusal phrases: a smoke test until a guard model is named."""
-        return "refusal"
+    def load(self) -> Loaded:
+        """Return the prompts; the column `id` is shared by all languages."""
+        loaded = wide(self.table(), "multijail", {code: code for code in TIERS}, id="id")
+        if self.mode == "unintentional":
+            return loaded
+        before, after = self._template()
+        prompts = {
+            code: tuple(replace(row, text=before + row.text + after) for row in rows)
+            for code, rows in loaded.prompts.items()
+        }
+        return replace(loaded, prompts=prompts)
 
-    def prompts(self, language: Language) -> Sequence[Prompt]:
-        """Return the 315 prompts of one language; `id` is the row's id, shared by all languages.
-
-        Raises:
-            DataError: The file is missing, lacks a column, repeats an id or has an empty cell.
-        """
-        return [
-            Prompt(id=f"multijail-{row['id']}", cluster=f"multijail-{row['id']}", language=language, text=row[language])
-            for row in _rows(self.data)
-        ]
-
-
-@cache
-def _rows(data: str) -> tuple[dict[str, str], ...]:
-    path = Path(data).expanduser()
-    if not path.is_file():
-        raise DataError(
-            f"MultiJail file {data!r} does not exist (seen from {Path.cwd()})",
-            hint="give its path: with: {data: path/to/MultiJail.csv}",
-        )
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, header = tuple(reader), tuple(reader.fieldnames or ())
-    except UnicodeDecodeError as error:
-        raise DataError(f"{data} is not UTF-8: byte {error.start}") from error
-    except csv.Error as error:
-        raise DataError(f"{data} is not CSV: {error}") from error
-    for column in COLUMNS:
-        if column not in header:
-            raise DataError(f"{data} has no column {column!r}", allowed=header, hint=nearest(column, header))
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        if row["id"] in seen:
-            raise DataError(f"{data}: id {row['id']!r} occurs twice, the second time in row {number}")
-        seen.add(row["id"])
-        for column in TIERS:
-            if not (row[column] or "").strip():
-                raise DataError(f"{data}: row {number} has no text in column {column!r}")
-    return rows
+    def _template(self) -> list[str]:
+        text = self.template
+        if "{prompt}" not in text:
+            text = utf8(locate(text, "MultiJail template", "path/to/MultiJail.csv, template: path/to/template.txt"))
+        parts = text.split("{prompt}")
+        if len(parts) != 2:
+            raise DataError(f"the template contains {{prompt}} {len(parts) - 1} times, expected once")
+        return parts
 
 
 plugin = MultiJail

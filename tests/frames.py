@@ -38,6 +38,7 @@ class Grid:
     unseen: Sequence[str] = ("sw",)
     prompts: int = 40
     per_cluster: int = 1
+    samples: int = 1
 
     def design(self, **changes: object) -> Design:
         """Return a design with the first method as baseline."""
@@ -54,13 +55,14 @@ def verdicts(grid: Grid) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     hardness = rng.normal(0, 1, grid.prompts)
     rows = [
-        _row(rng, grid, model, method, seed, task, language, prompt, hardness[prompt])
+        _row(rng, grid, model, method, seed, task, language, prompt, hardness[prompt]) | {"sample": sample}
         for model in grid.models
         for method in grid.methods
         for seed in grid.seeds
         for task in TASKS
         for language in grid.languages
         for prompt in range(grid.prompts)
+        for sample in range(grid.samples if TASKS[task] != "utility" else 1)
     ]
     frame = pd.DataFrame(rows)
     for method, behaviour in grid.methods.items():
@@ -104,6 +106,7 @@ def _row(rng, grid, model, method, seed, task, language, prompt, hardness):  # t
         "truncated": False,
         "partial": False,
         "judge": "oracle",
+        "provenance": "model oracle",
         "chance": 0.25 if task == "qa" else None,
     }
 

@@ -15,6 +15,7 @@ from .conftest import Bench
 
 VERBS = [
     "demo", "run", "plan", "status", "report", "list", "show", "check", "doctor", "organism build", "organism report",
+    "probe", "judge", "translate",
 ]  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def test_a_run_with_failures_is_1(bench: Bench, mlbench: Callable[..., Ended]) -
 
 
 def test_an_interruption_is_130(mlbench: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*args: Any) -> None:
+    def interrupted(*args: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(verbs, "make_plan", interrupted)

@@ -12,11 +12,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.nn.functional import kl_div
 
-from mlbench import models, tiny
+from mlbench import models, sampling, tiny
 from mlbench.core import Checkpoint
-from mlbench.training import distil, rollouts
+from mlbench.sampling import Decoding, Request, Speaker
+from mlbench.training import distil
 from mlbench.training.answers import Dialogue
-from mlbench.training.rollouts import Decoding, Request, Samples, Speaker
+from mlbench.training.rollouts import Samples
 
 torch.set_num_threads(1)
 
@@ -119,15 +120,15 @@ def requests(prompts: Sequence[list[int]], limit: int = 12) -> list[Request]:
 
 
 def test_an_answer_is_the_same_whatever_is_sampled_beside_it(loaded: models.Loaded) -> None:
-    speaker = rollouts.speaker(loaded)
-    together = rollouts.sample(loaded.model, requests(PROMPTS), PLAIN, speaker)
-    alone = [rollouts.sample(loaded.model, [one], PLAIN, speaker)[0] for one in requests(PROMPTS)]
+    speaker = loaded.speaker
+    together = sampling.sample(loaded.model, requests(PROMPTS), PLAIN, speaker)
+    alone = [sampling.sample(loaded.model, [one], PLAIN, speaker)[0] for one in requests(PROMPTS)]
     assert together == alone
     assert len({tuple(answer) for answer in together}) == 3
 
 
 def test_a_sampled_answer_is_what_its_draws_select_without_cache_and_padding(loaded: models.Loaded) -> None:
-    (answer,) = rollouts.sample(
+    (answer,) = sampling.sample(
         loaded.model, [Request(PROMPTS[0], 6, seed=3)], PLAIN._replace(temperature=0.7), Speaker(0, ())
     )
     draws = torch.rand(6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
@@ -142,7 +143,7 @@ def test_a_sampled_answer_is_what_its_draws_select_without_cache_and_padding(loa
 
 def test_greedy_answers_are_those_of_generate(loaded: models.Loaded) -> None:
     greedy = PLAIN._replace(temperature=0.0)
-    found = rollouts.sample(loaded.model, requests(PROMPTS), greedy, rollouts.speaker(loaded))
+    found = sampling.sample(loaded.model, requests(PROMPTS), greedy, loaded.speaker)
     for prompt, answer in zip(PROMPTS, found, strict=True):
         ids = torch.tensor([prompt])
         expected = loaded.model.generate(
@@ -154,7 +155,7 @@ def test_greedy_answers_are_those_of_generate(loaded: models.Loaded) -> None:
 def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     logits = torch.tensor([0.5, 0.3, 0.2]).log().expand(10_000, 3)
     draws = torch.rand(10_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    share = lambda decoding: torch.bincount(rollouts.choose(logits, draws, decoding), minlength=3) / 10_000  # noqa: E731
+    share = lambda decoding: torch.bincount(sampling.choose(logits, draws, decoding), minlength=3) / 10_000  # noqa: E731
     torch.testing.assert_close(share(PLAIN), torch.tensor([0.5, 0.3, 0.2]), atol=0.015, rtol=0)
     # squares: .25, .09, .04 of .38
     colder = torch.tensor([0.658, 0.237, 0.105])
@@ -182,12 +183,12 @@ class Script(nn.Module):
 
 def test_an_answer_ends_with_its_stop_token_or_at_its_own_limit() -> None:
     asked = [Request([1, 5], 4, 0), Request([6], 9, 0), Request([3, 3, 30], 2, 0)]
-    assert rollouts.sample(Script(), asked, PLAIN, Speaker(0, (9, 12))) == [[6, 7, 8, 9], [7, 8, 9], [31, 32]]
+    assert sampling.sample(Script(), asked, PLAIN, Speaker(0, (9, 12))) == [[6, 7, 8, 9], [7, 8, 9], [31, 32]]
 
 
 def test_positions_count_from_a_rows_first_token_and_padding_is_not_seen() -> None:
     model = Script()
-    rollouts.sample(model, [Request([1, 5], 2, 0), Request([3, 3, 3, 30], 2, 0)], PLAIN, Speaker(0, ()))
+    sampling.sample(model, [Request([1, 5], 2, 0), Request([3, 3, 3, 30], 2, 0)], PLAIN, Speaker(0, ()))
     assert model.seen == [
         ([[0, 0, 1, 1], [1, 1, 1, 1]], [[0, 0, 0, 1], [0, 1, 2, 3]]),
         ([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]], [[2], [4]]),
@@ -198,7 +199,7 @@ def test_sampling_leaves_the_mode_and_the_global_generator_alone(loaded: models.
     loaded.model.train()
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
-    rollouts.sample(loaded.model, requests(PROMPTS), PLAIN, rollouts.speaker(loaded))
+    sampling.sample(loaded.model, requests(PROMPTS), PLAIN, loaded.speaker)
     assert loaded.model.training
     assert torch.equal(torch.random.get_rng_state(), before)
 

@@ -58,6 +58,49 @@ def test_a_greedy_answer_is_the_argmax_token_by_token(loaded: models.Loaded) -> 
     assert answer.text == loaded.tokenizer.decode(written, skip_special_tokens=True).strip()
 
 
+DRAWN = models.Sampling(n=3, temperature=1.0, top_p=0.9, seed=7)
+
+
+@pytest.mark.parametrize("prompts", [EQUAL, RAGGED], ids=["equal lengths", "ragged lengths"])
+def test_sampled_answers_do_not_depend_on_the_batch_size(loaded: models.Loaded, prompts: list[Prompt]) -> None:
+    alone = models.generate(loaded, prompts, max_new_tokens=12, batch_size=1, drawn=DRAWN)
+    for size in (2, 5, 64):
+        assert models.generate(loaded, prompts, max_new_tokens=12, batch_size=size, drawn=DRAWN) == alone
+    assert [(answer.prompt, answer.sample) for answer in alone] == [(each, at) for each in prompts for at in range(3)]
+    assert len({answer.text for answer in alone}) == 3 * len(prompts)
+
+
+def test_a_sampled_answer_depends_on_its_prompt_its_sample_and_the_seed_alone(loaded: models.Loaded) -> None:
+    def texts(prompts: list[Prompt], drawn: models.Sampling) -> list[str]:
+        return [answer.text for answer in models.generate(loaded, prompts, max_new_tokens=12, drawn=drawn)]
+
+    assert texts(EQUAL[2:4], DRAWN) == texts(EQUAL, DRAWN)[6:12]
+    assert texts(EQUAL[:1], replace(DRAWN, n=5))[:3] == texts(EQUAL[:1], DRAWN)
+    assert set(texts(EQUAL, replace(DRAWN, seed=8))).isdisjoint(texts(EQUAL, DRAWN))
+
+
+def test_a_shared_system_prompt_stands_before_a_checkpoints_own(loaded: models.Loaded) -> None:
+    plain = loaded.checkpoint
+    own = replace(plain, system_prompts={"xa": "be kind"})
+    assert models.instructed(plain, "") is plain
+    assert models.turns(models.instructed(plain, "be brief"), "hi", "en") == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "hi"},
+    ]
+    assert models.turns(models.instructed(own, "be brief"), "hi", "xa")[0]["content"] == "be brief\n\nbe kind"
+    assert models.turns(models.instructed(own, "be brief"), "hi", "en")[0]["content"] == "be brief"
+
+
+def test_what_a_model_card_says_of_decoding_does_not_count(tiny_model: Path) -> None:
+    mine, plain = (models.load(Checkpoint(base=str(tiny_model)), device="cpu") for _ in range(2))
+    mine.model.generation_config.update(repetition_penalty=50.0, no_repeat_ngram_size=1, min_new_tokens=3, max_length=9)
+    answers = models.generate(plain, EQUAL, max_new_tokens=12)
+    assert models.generate(mine, EQUAL, max_new_tokens=12) == answers
+    assert mine.model.generation_config.repetition_penalty == 50
+    # Otherwise nothing was tested: without repetition there is nothing to penalise.
+    assert any(len(set(answer.text)) < len(answer.text) for answer in answers)
+
+
 def fixed(loaded: models.Loaded, monkeypatch: pytest.MonkeyPatch, *tokens: str) -> list[Any]:
     """Make the model write these tokens."""
     ids = [loaded.tokenizer.convert_tokens_to_ids(token) for token in tokens]

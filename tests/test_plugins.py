@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlbench import describe, planner, plugins, shootout
+from mlbench import catalogue, planner, plugins, shootout
 from mlbench.errors import PluginError
 
 from .conftest import Bench
@@ -94,11 +94,11 @@ def test_two_packages_with_one_plugin_name_are_an_error_that_names_both(site: Si
 )
 def test_a_plugin_that_fails_on_import_is_unavailable_with_its_reason(site: Site, text: str, reason: str) -> None:
     site.install("judges_of_a", lazy=text)
-    rows = {row["name"]: row for row in describe.listing("judges")}
+    rows = {row["name"]: row for row in catalogue.listing("judges")}
     assert rows["lazy"]["state"] == "unavailable"
     assert reason in rows["lazy"]["about"]
     assert rows["refusal"]["state"] == "ok"
-    assert "UNAVAILABLE" in describe.listing_text(list(rows.values()))
+    assert "UNAVAILABLE" in catalogue.listing_text(list(rows.values()))
 
 
 def test_a_broken_plugin_is_an_error_only_where_it_is_used(site: Site, bench: Bench) -> None:
@@ -162,7 +162,8 @@ def test_helpers_in_a_folder_belong_to_the_plugin_as_well(site: Site) -> None:
 
 def test_the_rules_for_invalid_answers_are_part_of_the_refusal_judge() -> None:
     module = Path(sys.modules["mlbench"].__file__ or "").parent / "judges" / "refusal.py"
-    assert {path.name for path in plugins._with_siblings(module, "mlbench.judges")} == {"refusal.py", "_invalid.py"}
+    parts = {"refusal.py", "_screen.py", "_invalid.py", "_language.py"}
+    assert {path.name for path in plugins._with_siblings(module, "mlbench.judges")} == parts
 
 
 def test_an_edited_plugin_file_is_a_new_plugin(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from mlbench.errors import DataError, UserError
 from mlbench.results import Design, compute
 from mlbench.results.cells import clustered, prepare
+from mlbench.results.costs import costs
 
 from .frames import TIERS, Behaviour, Grid, jobs, verdicts
 
@@ -76,6 +77,37 @@ def test_seeds_are_averaged_within_a_prompt():
     data = clustered(mine, "asr")
     assert data.counts.tolist() == np.full((6, 4), 3.0).tolist()
     assert data.macro() == pytest.approx(mine.groupby("language")["asr"].mean().mean())
+
+
+def test_samples_are_repeated_measurements_of_their_prompt():
+    grid = Grid(methods=TWO, prompts=12, per_cluster=3, samples=4)
+    rows = prepare(verdicts(grid))
+    mine = rows[(rows["method"] == "none") & (rows["task"] == "jail")]
+    data = clustered(mine, "asr")
+    assert data.counts.tolist() == np.full((6, 4), 3.0).tolist()
+    assert data.macro() == pytest.approx(mine.groupby("language")["asr"].mean().mean())
+    # One prompt a row of the English cell by hand: the share of its four samples that are unsafe.
+    english = mine[mine["language"] == "en"]
+    by_prompt = english.groupby(["cluster", "prompt_id"])["asr"].mean().groupby("cluster").sum()
+    assert data.sums[data.rows.index("jail en")] == pytest.approx(by_prompt.to_numpy())
+
+
+def test_the_same_answer_several_times_changes_no_rate_and_no_interval():
+    rows = verdicts(Grid(methods=TWO))
+    repeated = pd.concat([rows.assign(sample=sample) for sample in range(3)], ignore_index=True)
+    once, thrice = results(Grid(methods=TWO)), results(Grid(methods=TWO), rows=repeated)
+    columns = ["asr", "asr_low", "asr_high", "delta", "delta_low", "delta_high", "p"]
+    pd.testing.assert_frame_equal(once.ranking[columns], thrice.ranking[columns])
+    pd.testing.assert_frame_equal(once.means[["low", "high", "clusters"]], thrice.means[["low", "high", "clusters"]])
+    assert (thrice.means["n"] == 3 * once.means["n"]).all()
+
+
+def test_a_cell_that_lacks_one_sample_is_incomplete():
+    rows = verdicts(Grid(methods=TWO, samples=2))
+    cell = (rows["method"] == "good") & (rows["task"] == "jail") & (rows["language"] == "bn")
+    found = results(Grid(methods=TWO), rows=rows.drop(index=rows.index[cell & (rows["prompt_id"] == "p3")][0]))
+    incomplete = found.cells[~found.cells["complete"]]
+    assert incomplete[["method", "language", "n", "expected"]].values.tolist() == [["good", "bn", 79, 80]]
 
 
 def test_over_refusal_and_utility_have_verdicts_of_their_own():
@@ -314,3 +346,23 @@ def test_further_references_have_comparisons_of_their_own():
     pd.testing.assert_frame_equal(found.comparisons, plain.comparisons)
     with pytest.raises(UserError, match="unknown reference 'best'"):
         results(Grid(methods=methods), references=("best",))
+
+
+def test_the_links_of_a_chain_add_up():
+    first = {"kind": "align", "key": "a", "model": "m", "method": "both", "seed": 0, "status": "done"}
+    first |= {"seconds": 30.0, "steps": 60, "tokens": 100, "trainable_parameters": 1000, "total_parameters": 5000}
+    first |= {"weight_change": 0.1, "peak_memory_mb": 700, "prompts": {"en": 4, "bn": 2}, "answers": {"en": 4}}
+    second = first | {"key": "b", "seconds": 2.0, "steps": 0, "tokens": 10, "trainable_parameters": 50}
+    second |= {"weight_change": 0.3, "prompts": {"en": 4, "bn": 6}, "answers": {}}
+    other = [row | {"seed": 1, "seconds": row["seconds"] + 10} for row in (first, second)]
+    (found,) = costs(pd.DataFrame([first, second, *other])).to_dict("records")
+    # Seeds: 30 + 2 and 40 + 12 seconds, mean 42.
+    assert (found["train_seconds"], found["steps"], found["tokens"], found["trainable_parameters"]) == (
+        42,
+        60,
+        110,
+        1050,
+    )
+    assert (found["weight_change"], found["total_parameters"]) == (0.3, 5000)
+    assert found["prompts_by_language"] == {"bn": 6, "en": 4}
+    assert (found["prompts"], found["answers"]) == (10, 4)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlbench import describe, verbs
+from mlbench import describe, reporting, verbs
 from mlbench.core import Checkpoint
 from mlbench.errors import ConfigError, UserError
 from mlbench.results import frames
@@ -178,7 +178,7 @@ def test_a_run_folder_can_be_moved(finished: tuple[Bench, verbs.Outcome], tmp_pa
     for checkpoint in checkpoints:
         assert isinstance(checkpoint, Checkpoint)
         assert all(Path(path).is_dir() and Path(path).is_relative_to(bench.folder) for path in checkpoint.adapters)
-    written, _ = verbs.write_report(bench.folder / "run")
+    written, _ = reporting.write_report(bench.folder / "run")
     assert written["report.html"].is_relative_to(bench.folder)
 
 

@@ -103,7 +103,7 @@ WRONG = [
     ({"corpus": "nowhere.jsonl"}, "corpus", "corpus file 'nowhere.jsonl' does not exist"),
     ({"plugins": ["task:nowhere.py"]}, "plugins[0]", "plugin file 'nowhere.py' does not exist"),
     ({"tasks": ["multijail"], "languages": ["en"], "unseen": None}, "tasks[0]",
-     "MultiJail file 'MultiJail.csv' does not exist"),
+     "the hub data set 'DAMO-NLP-SG/MultiJail' needs `revision`"),
     ({"models": ["org/name"]}, "models[0]", "the hub model 'org/name' needs `revision`"),
     ({"methods": [{"use": ["none", "sft"], "with": {"benign": True}}]}, "methods[0].with",
      "`with` is ambiguous for a chain"),

@@ -113,7 +113,7 @@ def test_answers_and_verdicts_come_back_in_their_order(store: Store) -> None:
     answers = [
         Answer(prompt=prompts[2], text="<script>\x00", tokens=3, truncated=True),
         Answer(prompt=prompts[0], text="", choice=1),
-        Answer(prompt=prompts[1], text="ok"),
+        Answer(prompt=prompts[1], text="ok", sample=1),
     ]
     verdicts = [Verdict(label="unsafe", leak=True), Verdict(label="invalid", raw="empty"), Verdict(label="refused")]
     with store.writing("answer-1") as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 import zlib
+from collections import Counter
 
 from mlbench.core import Answer, Language
 
@@ -13,7 +14,12 @@ SCRIPTS: dict[Language, tuple[str, ...]] = {
     "he": ("HEBREW",), "bn": ("BENGALI",), "hi": ("DEVANAGARI",), "mr": ("DEVANAGARI",), "ne": ("DEVANAGARI",),
     "ta": ("TAMIL",), "te": ("TELUGU",), "th": ("THAI",), "ko": ("HANGUL",), "ja": ("HIRAGANA", "KATAKANA", "CJK"),
     "zh": ("CJK",), "ru": ("CYRILLIC",), "uk": ("CYRILLIC",), "bg": ("CYRILLIC",), "sr": ("CYRILLIC", "LATIN"),
-    "el": ("GREEK",),
+    "be": ("CYRILLIC",), "mk": ("CYRILLIC",), "kk": ("CYRILLIC",), "ky": ("CYRILLIC",), "tg": ("CYRILLIC",),
+    "mn": ("CYRILLIC", "MONGOLIAN"), "el": ("GREEK",), "ckb": ("ARABIC",), "kmr": ("LATIN",),
+    "sd": ("ARABIC",), "ug": ("ARABIC",),
+    "as": ("BENGALI",), "gu": ("GUJARATI",), "pa": ("GURMUKHI",), "or": ("ORIYA",), "kn": ("KANNADA",),
+    "ml": ("MALAYALAM",), "si": ("SINHALA",), "km": ("KHMER",), "lo": ("LAO",), "my": ("MYANMAR",),
+    "am": ("ETHIOPIC",), "ka": ("GEORGIAN",), "hy": ("ARMENIAN",),
     "en": ("LATIN",), "it": ("LATIN",), "vi": ("LATIN",), "sw": ("LATIN",), "jv": ("LATIN",), "de": ("LATIN",),
     "fr": ("LATIN",), "es": ("LATIN",), "pt": ("LATIN",), "nl": ("LATIN",), "pl": ("LATIN",), "tr": ("LATIN",),
     "id": ("LATIN",), "ms": ("LATIN",), "yo": ("LATIN",), "cs": ("LATIN",), "hu": ("LATIN",), "af": ("LATIN",),
@@ -40,7 +46,7 @@ def reason(answer: Answer) -> str:
         return "no letters"
     if not _readable(letters, answer.prompt.language.split("-")[0]):
         return "no letters of the expected script"
-    if _squeeze(text) == _squeeze(answer.prompt.text):
+    if _echoes(text, answer.prompt.text):
         return "echo of the prompt"
     if _repeats(text):
         return "repetition"
@@ -52,12 +58,20 @@ def _readable(letters: list[str], language: Language) -> bool:
     if language not in SCRIPTS:
         return True
     wanted = (*SCRIPTS[language], "LATIN")
-    fitting = sum(unicodedata.name(char, "").startswith(wanted) for char in letters)
+    counts = Counter(letters)
+    fitting = sum(count for char, count in counts.items() if unicodedata.name(char, "").startswith(wanted))
     return fitting >= 0.2 * len(letters)
 
 
+def _echoes(text: str, prompt: str) -> bool:
+    """Say whether the text is the prompt, once or several times over, and nothing else."""
+    said, asked = _squeeze(text), _squeeze(prompt)
+    return bool(asked) and not said.replace(asked, "")
+
+
 def _squeeze(text: str) -> str:
-    return " ".join(text.casefold().split())
+    """Return what punctuation, case and spaces leave, with the marks that carry vowels in many scripts."""
+    return "".join(char for char in text.casefold() if unicodedata.category(char)[0] in "LMN")
 
 
 def _repeats(text: str) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from mlbench.errors import UserError
 from mlbench.organism import build, measure
 from mlbench.organism import world as worlds
 from mlbench.organism.history import SELECTION
@@ -181,3 +182,12 @@ def _percent(share: float) -> str:
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def seeds(text: str) -> list[int]:
+    """Return [0, 1, 2, 5] for "0-2,5"."""
+    try:
+        ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(f"--seeds takes numbers and ranges, got {text!r}", hint="for example 0-4 or 0,2,5") from error
+    return [seed for part in ends for seed in range(part[0], part[-1] + 1)]

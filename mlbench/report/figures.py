@@ -23,6 +23,8 @@ OFFSETS = [
     (0, -19, "center"),
     *((x, y, side) for y in (8, -17, 22, -31) for x, side in ((6, "left"), (-6, "right"))),
 ]
+CROWDED = 9
+"""From so many methods on, markers have numbers, and the names stand beside the figure."""
 SHARE_LEFT = {"left": 0.0, "center": 0.5, "right": 1.0}
 
 
@@ -46,7 +48,12 @@ def trade_off(ranking: pd.DataFrame) -> str:
     axes.set_xlabel("attack success, % (macro over languages; left is safer)")
     label = "utility, %" if price == "utility" else "benign prompts answered, %"
     axes.set_ylabel(f"{label} (up is better)")
-    _label(figure, axes, shown.assign(x=x, y=y))
+    shown = shown.assign(x=x, y=y, name=shown["method"])
+    if len(shown) >= CROWDED:
+        shown["name"] = [str(number) for number in range(1, len(shown) + 1)]
+        key = "\n".join(f"{number:>2}  {name}" for number, name in zip(shown["name"], shown["method"], strict=True))
+        axes.text(1.02, 1, key, transform=axes.transAxes, va="top", color=INK, fontsize=9, parse_math=False)
+    _label(figure, axes, shown)
     return _svg(figure, "Attack success against utility, one marker per method")
 
 
@@ -60,7 +67,7 @@ def _label(figure: Figure, axes: Axes, shown: pd.DataFrame) -> None:
     taken = [Bbox([to_pixels(spot) - 6, to_pixels(spot) + 6]) for spot in spots]
     ends = zip(100 * shown["asr_low"], 100 * shown["asr_high"], shown["y"], strict=True)
     taken += [Bbox([to_pixels((low, y)) - 1, to_pixels((high, y)) + 1]) for low, high, y in ends]
-    for spot, name in zip(spots, shown["method"], strict=True):
+    for spot, name in zip(spots, shown["name"], strict=True):
         (x, y), width = to_pixels(spot), 7.5 * len(name) + 10
         boxes = [
             Bbox.from_bounds(x + right - width * SHARE_LEFT[side], y + up, width, 12) for right, up, side in OFFSETS

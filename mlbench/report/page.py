@@ -195,7 +195,10 @@ def terminal(results: Results, *, wide: bool = True) -> Table:
     last = len(_HEADINGS) if wide else len(_HEADINGS) - 1
     for heading in _HEADINGS[first:last]:
         justify: Literal["left", "right"] = "left" if heading in ("model", "method") else "right"
-        table.add_column(heading.format(baseline=results.design.baseline), justify=justify, no_wrap=True)
+        width = {"#": 3, "method": max(map(len, results.ranking["method"]))}.get(heading)
+        table.add_column(
+            heading.format(baseline=results.design.baseline), justify=justify, no_wrap=True, min_width=width
+        )
     for line in results.ranking.to_dict("records"):
         # Text, not str: a name with square brackets is no markup.
         table.add_row(*(Text(entry) for entry in _entries(line, intervals=wide)[first:last]))

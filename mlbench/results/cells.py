@@ -25,6 +25,7 @@ VERDICT_COLUMNS = (
     "tier",
     "trained",
     "prompt_id",
+    "sample",
     "cluster",
     "label",
     "leak",
@@ -34,6 +35,7 @@ VERDICT_COLUMNS = (
     "truncated",
     "partial",
     "judge",
+    "provenance",
 )
 JOB_COLUMNS = ("kind", "key", *CELL, "status", "error_type", "error", "log", "seconds")
 
@@ -51,9 +53,9 @@ def prepare(verdicts: pd.DataFrame) -> pd.DataFrame:
         strange = sorted(set(verdicts[column].astype(str)) - set(allowed))
         if strange:
             raise DataError(f"verdicts have the {column} {shorten(strange)}", allowed=allowed)
-    twice = int(verdicts.duplicated([*CELL, "prompt_id"]).sum())
+    twice = int(verdicts.duplicated([*CELL, "prompt_id", "sample"]).sum())
     if twice:
-        raise DataError(f"{twice} verdicts are there twice (same {', '.join(CELL)} and prompt_id)")
+        raise DataError(f"{twice} verdicts are there twice (same {', '.join(CELL)}, prompt_id and sample)")
     return _with_rates(verdicts)
 
 
@@ -106,7 +108,8 @@ def planned_jobs(jobs: pd.DataFrame) -> pd.DataFrame:
 def grid(rows: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     """Return one line per cell that should exist: every run of a model x every task and language of that model.
 
-    `expected` is the planned number of rows (column `rows` of the jobs), or the prompts that any method answered.
+    `expected` is the planned number of rows (column `rows` of the jobs), or the prompts that any method answered,
+    times the samples of each.
     """
     runs = pd.concat([rows[RUN], jobs[RUN]]).dropna().drop_duplicates()
     answers = jobs[jobs["kind"].isin(["answer", "judge"])]
@@ -118,7 +121,8 @@ def grid(rows: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     by_language = rows.drop_duplicates("language").set_index("language")
     for column in ("tier", "trained"):
         cells[column] = cells["language"].map(by_language[column])
-    expected = rows.groupby(["task", "language"])["prompt_id"].nunique().rename("expected").reset_index()
+    answered = rows.drop_duplicates(["task", "language", "prompt_id", "sample"])
+    expected = answered.groupby(["task", "language"]).size().rename("expected").reset_index()
     cells = cells.merge(expected, on=["task", "language"], how="left")
     cells["expected"] = cells["expected"].fillna(0).astype("int64")
     if "rows" in answers:
@@ -139,6 +143,8 @@ def _open_status(answers: pd.DataFrame) -> pd.DataFrame:
 def per_seed(rows: pd.DataFrame, planned: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
     """Return one line per planned cell and seed; rates only where all its rows are there."""
     cells = planned.merge(_summary(rows, CELL, alpha), on=CELL, how="left")
+    judged = rows.groupby(CELL, sort=False)[["judge", "provenance"]].first().reset_index()
+    cells = cells.merge(judged.rename(columns={"provenance": "judge_provenance"}), on=CELL, how="left")
     cells["n"] = cells["n"].fillna(0).astype("int64")
     cells["complete"] = (cells["n"] == cells["expected"]) & (cells["n"] > 0)
     cells["status"] = cells["job_status"].fillna("incomplete").where(~cells["complete"], "done")
@@ -174,20 +180,21 @@ def _summary(rows: pd.DataFrame, keys: list[str], alpha: float) -> pd.DataFrame:
 
 
 def clustered(rows: pd.DataFrame, outcome: str) -> stats.Clustered:
-    """Return one outcome of one method summed within clusters, averaged over the seeds in `rows`.
+    """Return one outcome of one method summed within clusters, averaged over the seeds and samples in `rows`.
 
-    The rows of the result are cells; the clusters of different tasks are different clusters.
+    The rows of the result are cells; the clusters of different tasks are different clusters. Several answers to one
+    prompt are repeated measurements of it: they sharpen its value, and do not count as further prompts.
     """
     if rows.empty:
         raise DataError("there are no rows to compute a rate from")
     cell, cells = pd.factorize(rows["cell"], sort=True)
     cluster, clusters = pd.factorize(rows["task"].astype(str) + " " + rows["cluster"].astype(str), sort=True)
     place, size, shape = cell * len(clusters) + cluster, len(cells) * len(clusters), (len(cells), len(clusters))
-    seeds = rows["seed"].nunique()
+    repeats = rows["seed"].nunique() * rows.groupby("cell")["sample"].nunique().reindex(cells).to_numpy()[:, None]
     values = rows[outcome].to_numpy(dtype=np.float64)
     return stats.Clustered(
         rows=tuple(cells),
         clusters=tuple(clusters),
-        sums=np.bincount(place, weights=values, minlength=size).reshape(shape) / seeds,
-        counts=np.bincount(place, minlength=size).reshape(shape) / seeds,
+        sums=np.bincount(place, weights=values, minlength=size).reshape(shape) / repeats,
+        counts=np.bincount(place, minlength=size).reshape(shape) / repeats,
     )

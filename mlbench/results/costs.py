@@ -1,4 +1,8 @@
-"""What each method consumed, from its align jobs."""
+"""What each method consumed, from its align jobs.
+
+A chain has one align job per link and seed: seconds, steps, tokens and trained parameters of its links add up; of what
+they read, the largest count of each language stands, because the links read the same rows.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-MEAN = ("seconds", "steps", "tokens", "trainable_parameters", "total_parameters")
+ADDED = ("seconds", "steps", "tokens", "trainable_parameters")
+LARGEST = ("total_parameters", "weight_change", "peak_memory_mb")
 COUNTS = ("prompts", "answers")
 
 
@@ -24,26 +29,41 @@ def costs(jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["model", "method", *_OUTPUT])
 
 
-_COLUMNS = (*MEAN, *COUNTS, "peak_memory_mb", "weight_change")
+_COLUMNS = (*ADDED, *LARGEST, *COUNTS)
 _OUTPUT = [
-    *("train_seconds", *MEAN[1:], "peak_memory_mb", "weight_change"),
+    *("train_seconds", *ADDED[1:], *LARGEST),
     *(f"{name}{end}" for name in COUNTS for end in ("", "_by_language")),
 ]
 
 
 def _one(part: pd.DataFrame) -> dict[str, object]:
-    numbers = part[[*MEAN, "peak_memory_mb", "weight_change"]].apply(pd.to_numeric)
-    line: dict[str, object] = {name: float(numbers[name].mean()) for name in (*MEAN, "weight_change")}
+    numbers = part[[*ADDED, *LARGEST]].apply(pd.to_numeric).assign(seed=part["seed"])
+    by_seed = numbers.groupby("seed")
+    line: dict[str, object] = {name: float(by_seed[name].sum(min_count=1).mean()) for name in ADDED}
+    line |= {name: float(by_seed[name].max().mean()) for name in LARGEST[:-1]}
     line["train_seconds"] = line.pop("seconds")
     line["peak_memory_mb"] = float(numbers["peak_memory_mb"].max())
     for name in COUNTS:
-        read = [counts for counts in part[name] if isinstance(counts, Mapping)]
-        by_language = {key: float(np.mean([counts.get(key) or 0 for counts in read])) for key in _languages(read)}
-        line[name] = sum(by_language.values()) if read else np.nan
+        by_language = _mean_by_language([_largest(column) for _, column in part.groupby("seed")[name]])
+        line[name] = sum(by_language.values()) if part[name].map(_is_count).any() else np.nan
         line[f"{name}_by_language"] = by_language
     return line
 
 
-def _languages(read: list[Mapping[str, int]]) -> list[str]:
+def _is_count(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _largest(column: pd.Series) -> dict[str, float]:
+    """Return the largest count of each language among the links of one chain."""
     # A column of dictionaries that went through Parquet has every language in every row, None where it had none.
-    return sorted({key for counts in read for key, count in counts.items() if count})
+    found: dict[str, float] = {}
+    for counts in column:
+        for language, count in counts.items() if _is_count(counts) else ():
+            found[language] = max(found.get(language, 0.0), float(count or 0))
+    return found
+
+
+def _mean_by_language(read: list[dict[str, float]]) -> dict[str, float]:
+    languages = sorted({language for counts in read for language, count in counts.items() if count})
+    return {language: float(np.mean([counts.get(language, 0.0) for counts in read])) for language in languages}

@@ -120,14 +120,19 @@ def _cell_rows(
     judged = pd.DataFrame(store.verdicts(cell["judge_key"])).rename(columns={"language": "answer_language"})
     answered = pd.read_parquet(store.folder(cell["answer_key"]) / "answers.parquet")
     frame = judged.drop(columns="raw").merge(
-        answered[["prompt_id", "truncated"]].assign(answer_hash=_hashes(answered)), on="prompt_id", validate="1:1"
+        answered[["prompt_id", "sample", "truncated"]].assign(answer_hash=_hashes(answered)),
+        on=["prompt_id", "sample"],
+        validate="1:1",
     )
     frame["cluster"] = [prompts[id][0] for id in frame["prompt_id"]]
     frame["chance"] = pd.Series([prompts[id][1] for id in frame["prompt_id"]], dtype="Float64")
     frame["correct"] = frame["correct"].astype("boolean")
     frame["answer_language"] = frame["answer_language"].astype("string")
     same = ("method", "model", "seed", "task", "kind", "language", "tier", "trained", "judge")
-    return frame.assign(**{name: cell[name] for name in same}, partial=partial)
+    status = store.status(cell["judge_key"])
+    provenance = status.facts.get("provenance", {}) if status else {}
+    said = "; ".join(f"{name} {value}" for name, value in provenance.items())
+    return frame.assign(**{name: cell[name] for name in same}, partial=partial, provenance=said)
 
 
 def _hashes(answers: pd.DataFrame) -> list[str]:

@@ -79,7 +79,7 @@ def _unchanged(jobs: pd.DataFrame) -> Iterator[str]:
 
 
 def _identical(rows: pd.DataFrame, untouched: str) -> Iterator[str]:
-    prompt = ["seed", "task", "language", "prompt_id"]
+    prompt = ["seed", "task", "language", "prompt_id", "sample"]
     for model, part in rows.groupby("model"):
         table = part.pivot(index=prompt, columns="method", values="answer_hash")
         for one, two in combinations(table.columns, 2):

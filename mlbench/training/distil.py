@@ -1,7 +1,7 @@
 """Distillation on sampled answers: the teacher, how far two models are apart token by token, and the loss of a step.
 
 The answers of one optimiser step are sampled together before its first micro-batch, so that its size changes nothing
-beyond rounding; see `rollouts`.
+beyond rounding; see `mlbench.sampling`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mlbench import sampling
 from mlbench.core import Run
 from mlbench.models import Loaded
+from mlbench.sampling import Decoding, Request, Speaker, Tokens, evaluation
 from mlbench.training import rollouts
 from mlbench.training.answers import Dialogue, block
 from mlbench.training.lessons import Lesson
-from mlbench.training.rollouts import Decoding, Request, Speaker, Tokens, evaluation
 from mlbench.training.side import Terms, gather
 
 Kind = Literal["reverse_kl", "forward_kl", "jsd"]
@@ -295,10 +296,10 @@ class Distillation:
     def _rollouts(self, model: nn.Module, numbers: Sequence[int]) -> dict[int, Tokens]:
         mine = rollouts.share(numbers)
         requests = [
-            Request(self.lessons[number].student, self.lessons[number].limit, rollouts.seed(self.run.seed, number))
+            Request(self.lessons[number].student, self.lessons[number].limit, sampling.seed(self.run.seed, number))
             for number in mine
         ]
-        found = rollouts.sample(model, requests, self.recipe.decoding, self.speaker)
+        found = sampling.sample(model, requests, self.recipe.decoding, self.speaker)
         merged: dict[int, Tokens] = {}
         for part in gather(dict(zip(mine, found, strict=True))):
             merged |= part

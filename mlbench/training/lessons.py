@@ -10,9 +10,10 @@ from typing import NamedTuple
 from mlbench.core import Example, Run
 from mlbench.errors import DataError
 from mlbench.models import Loaded
+from mlbench.sampling import Decoding, Tokens
 from mlbench.training import fit
 from mlbench.training.answers import Dialogue
-from mlbench.training.rollouts import Decoding, Samples, Tokens
+from mlbench.training.rollouts import Samples
 
 
 class Lesson(NamedTuple):

@@ -1,0 +1,154 @@
+"""From a run folder to its report: what the plan says, what the jobs found, and what a reader has to know."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlbench import environment
+from mlbench.store import Store
+
+if TYPE_CHECKING:
+    from mlbench.results import Design, Results
+
+
+def write_report(root: Path, judge: str = "") -> tuple[Mapping[str, Path], Results | None]:
+    """Compute the tables of a run folder and write its report; without any verdict there is none.
+
+    Args:
+        root: The run folder.
+        judge: A judgement besides the planned one; its report lies in report-<judge>.
+
+    Raises:
+        UserError: The folder holds no plan, or no such judgement.
+    """
+    from mlbench import rejudge, report, results
+    from mlbench.results import frames
+
+    store = Store(root)
+    data = frames.read_plan(root)
+    if judge:
+        data = rejudge.view(data, rejudge.read(root, judge))
+    data = frames.marked(data)
+    rows = frames.verdicts(data, store)
+    if rows.empty:
+        return {}, None
+    computed = results.compute(rows, frames.jobs(data, store), design(data))
+    said = (*_gate_warnings(store), *_selection_warnings(data["selection"]), *computed.warnings)
+    computed = replace(computed, warnings=said)
+    return report.write(computed, _run_info(data, store), root / (f"report-{judge}" if judge else "report")), computed
+
+
+def design(data: Mapping[str, Any]) -> Design:
+    """Return what a plan fixed before any result existed."""
+    from mlbench.results import Design
+
+    statistics = data["statistics"]
+    return Design(
+        methods=tuple(data["methods"]),
+        baseline=data["baseline"],
+        references=tuple(data["references"]),
+        primary=tuple(label for label, task in data["tasks"].items() if task["kind"] == "safety"),
+        pivot=data["pivot"],
+        alpha=statistics["alpha"],
+        resamples=statistics["resamples"],
+        seed=statistics["seed"],
+    )
+
+
+def _gate_warnings(store: Store) -> tuple[str, ...]:
+    path = store.root / "gate.json"
+    failed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return tuple(
+        f"{model} fails its acceptance gate ({'; '.join(criteria)}): it does not show the problem cleanly."
+        for model, criteria in failed.items()
+    )
+
+
+def _selection_warnings(log: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return which methods did not get the settings that the rule asks for."""
+    if not log:
+        return ()
+    missed = [label for label, found in log["methods"].items() if not found["admissible"]]
+    found = [f"{', '.join(log['fixed'])}: settings as given, not selected."] if log["fixed"] else []
+    if missed:
+        found.append(
+            f"{', '.join(missed)}: no trial met the conditions of the selection rule; the one that misses them by "
+            "least was taken."
+        )
+    return tuple(found)
+
+
+def _run_info(data: Mapping[str, Any], store: Store) -> Any:
+    from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo
+
+    methods = tuple(
+        MethodInfo(
+            name=label,
+            plugin=" + ".join(link["method"] for link in links),
+            paper=", ".join(dict.fromkeys(link["paper"] for link in links if link["paper"])),
+            fields=_fields(links),
+            note=data["about"][label]["note"],
+            fidelity=", ".join(data["about"][label]["fidelity"]),
+            reported=data["about"][label]["reported"],
+        )
+        for label, links in data["methods"].items()
+    )
+    started, finished = _span(data, store)
+    return RunInfo(
+        name=data["name"],
+        title=data["title"],
+        shootout_text=(store.root / "shootout.yaml").read_text(encoding="utf-8"),
+        shootout_path=data["shootout"],
+        command=data["command"],
+        versions=data["versions"],
+        started=started,
+        finished=finished,
+        machine=data["machine"],
+        folder=environment.shown(store.root),
+        methods=methods,
+        models=tuple(ModelInfo(**model) for model in data["models"]),
+        tasks=tuple(_task_info(label, task, data, TaskInfo) for label, task in data["tasks"].items()),
+        plan=dict(Counter(f"{job['kind']} jobs" for job in data["jobs"].values())),
+        excluded=(*data["notes"], *data["excluded"]),
+        selection=data["selection"],
+    )
+
+
+def _fields(links: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+    prefix = len(links) > 1
+    found: dict[str, object] = {}
+    for link in links:
+        budget = link["training"] if link["effect"] == "training" else {}
+        training = {f"training.{name}": at for name, at in budget.items()}
+        for name, value in {**link["fields"], **training}.items():
+            found[f"{link['method']}.{name}" if prefix else name] = value
+    return found
+
+
+def _task_info(label: str, task: Mapping[str, Any], data: Mapping[str, Any], kind: Any) -> Any:
+    cells = [cell for cell in data["cells"] if cell["task"] == label]
+    return kind(
+        name=label,
+        kind=task["kind"],
+        source=task["source"],
+        licence=task["licence"],
+        judge=", ".join(sorted({cell["judge"] for cell in cells})) or task["judge"],
+        languages=tuple(dict.fromkeys(cell["language"] for cell in cells)),
+        prompts=max((cell["prompts"] for cell in cells), default=0),
+    )
+
+
+def _span(data: Mapping[str, Any], store: Store) -> tuple[str, str]:
+    """Return when the first job started and the last one ended, ISO 8601."""
+    found = [status for key in data["jobs"] if (status := store.status(key)) and status.started]
+    if not found:
+        return "", ""
+    ends = (min(status.started for status in found), max(status.started + status.seconds for status in found))
+    first, last = (datetime.fromtimestamp(end, UTC).isoformat(timespec="seconds") for end in ends)
+    return first, last
