@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from mlbench.core import Checkpoint, Corpus, Fidelity, Language, Method, Need, Preset, Run
-from mlbench.corpus import answer_needs
+from mlbench.core import Checkpoint, Corpus, Fidelity, Language, Method, Need, Preset, Run, Shape
+from mlbench.corpus import answer_needs, preferences
 
 if TYPE_CHECKING:
     from mlbench.training.side import MakeSide
@@ -60,11 +60,19 @@ class SFT:
         """Return the pivot's answers, and those of the other languages only where it trains on them."""
         return answer_needs(self.languages, benign=self.benign)
 
+    def check(self, corpus: Corpus, shape: Shape | None) -> None:
+        """Refuse languages without such rows.
+
+        Raises:
+            UserError: A language is not in the corpus, or has no answers there.
+        """
+        preferences(corpus, self.languages, benign=self.benign, rejected=False)
+
     def align(self, start: Checkpoint, corpus: Corpus, run: Run, side: MakeSide | None = None) -> Checkpoint:
         """Return the model trained on the chosen answers."""
         from mlbench import training
 
-        rows = training.preferences(corpus, self.languages, benign=self.benign, rejected=False)
+        rows = preferences(corpus, self.languages, benign=self.benign, rejected=False)
         return training.sft(start, rows, run, side=side)
 
 

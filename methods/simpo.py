@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from mlbench.core import Checkpoint, Corpus, Fidelity, Language, Method, Need, Preset, Run
-from mlbench.corpus import answer_needs
+from mlbench.core import Checkpoint, Corpus, Fidelity, Language, Method, Need, Preset, Run, Shape
+from mlbench.corpus import answer_needs, preferences
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,12 +90,20 @@ class SimPO:
         """Return the pivot's preferences, and those of the other languages only where it trains on them."""
         return answer_needs(self.languages, benign=self.benign)
 
+    def check(self, corpus: Corpus, shape: Shape | None) -> None:
+        """Refuse languages without such rows.
+
+        Raises:
+            UserError: A language is not in the corpus, or has no answers there.
+        """
+        preferences(corpus, self.languages, benign=self.benign, rejected=True)
+
     def align(self, start: Checkpoint, corpus: Corpus, run: Run, side: MakeSide | None = None) -> Checkpoint:
         """Return the model trained on pairs of chosen and rejected answers."""
         from mlbench import training
         from mlbench.training.pairs import reference_free
 
-        rows = training.preferences(corpus, self.languages, benign=self.benign, rejected=True)
+        rows = preferences(corpus, self.languages, benign=self.benign, rejected=True)
         make = reference_free(self._terms, run.training.max_length)
         return training.train(start, rows, run, make, answers=True, side=side)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mlbench import overlap
 from mlbench.core import Corpus, Example, Language, Need, Prompt
-from mlbench.errors import DataError, NeedsError, Where, nearest
+from mlbench.errors import ConfigError, DataError, NeedsError, Where, nearest
 
 COLUMNS = ("id", "language", "prompt", "harmful", "chosen", "rejected", "cluster")
 REQUIRED = ("id", "language", "prompt")
@@ -58,6 +58,41 @@ def answer_needs(languages: str | Sequence[Language], *, benign: bool) -> frozen
     if benign:
         needs.add("benign_prompts")
     return frozenset(needs)
+
+
+def preferences(corpus: Corpus, languages: str | Sequence[str], *, benign: bool, rejected: bool) -> tuple[Example, ...]:
+    """Return the rows with answers, language by language.
+
+    Args:
+        corpus: What the method may see.
+        languages: "pivot", "all", or language codes.
+        benign: Whether harmless rows count as well.
+        rejected: Whether a row needs a rejected answer besides the chosen one.
+
+    Raises:
+        ConfigError: A language is not one of the corpus.
+        DataError: A language has no such row.
+    """
+    found: list[Example] = []
+    for language in _codes(corpus, languages):
+        rows = [row for row in corpus.rows(language) if row.chosen and (row.rejected or not rejected)]
+        rows = [row for row in rows if benign or row.harmful]
+        if not rows:
+            raise DataError(f"the corpus has no answers to train on in {language!r}")
+        found += rows
+    return tuple(found)
+
+
+def _codes(corpus: Corpus, languages: str | Sequence[str]) -> tuple[str, ...]:
+    if languages == "pivot":
+        return (corpus.pivot,)
+    if languages == "all":
+        return corpus.languages
+    codes = (languages,) if isinstance(languages, str) else tuple(languages)
+    for code in codes:
+        if code not in corpus.languages:
+            raise ConfigError(f"language {code!r} is not in the training corpus", allowed=corpus.languages)
+    return codes
 
 
 def lacks(corpus: Corpus, needs: Iterable[Need]) -> list[str]:

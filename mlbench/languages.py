@@ -26,6 +26,9 @@ SCRIPTS: dict[Language, tuple[str, ...]] = {
     "ru": ("Cyrl",), "sr": ("Cyrl", "Latn"), "sv": ("Latn",), "sw": ("Latn",), "ta": ("Taml",), "te": ("Telu",),
     "th": ("Thai",), "tl": ("Latn",), "tr": ("Latn",), "uk": ("Cyrl",), "ur": ("Arab",), "vi": ("Latn",),
     "yo": ("Latn",), "zh": ("Hani",), "zu": ("Latn",),
+    "as": ("Beng",), "be": ("Cyrl",), "kk": ("Cyrl",), "km": ("Khmr",), "ky": ("Cyrl",), "lo": ("Laoo",),
+    "mk": ("Cyrl",), "mn": ("Cyrl", "Mong"), "my": ("Mymr",), "or": ("Orya",), "sd": ("Arab",), "si": ("Sinh",),
+    "tg": ("Cyrl",), "ug": ("Arab",),
 }  # fmt: skip
 """ISO 15924 codes of the scripts in which texts of a language are expected; a code that is missing is not checked."""
 
@@ -43,7 +46,7 @@ UNICODE = {
     "HANGUL": "Hang", "CJK": "Hani", "HIRAGANA": "Jpan", "KATAKANA": "Jpan", "GREEK": "Grek", "HEBREW": "Hebr",
     "TAMIL": "Taml", "TELUGU": "Telu", "KANNADA": "Knda", "MALAYALAM": "Mlym", "GUJARATI": "Gujr",
     "GURMUKHI": "Guru", "ETHIOPIC": "Ethi", "ARMENIAN": "Armn", "GEORGIAN": "Geor", "KHMER": "Khmr", "LAO": "Laoo",
-    "MYANMAR": "Mymr", "SINHALA": "Sinh", "TIBETAN": "Tibt",
+    "MYANMAR": "Mymr", "SINHALA": "Sinh", "TIBETAN": "Tibt", "ORIYA": "Orya", "MONGOLIAN": "Mong",
 }  # fmt: skip
 """First word of a letter's Unicode name -> ISO 15924; kana stand for Japanese, which mixes them with Han."""
 
@@ -63,7 +66,8 @@ def _script(letter: str) -> str:
     return UNICODE.get(unicodedata.name(letter, "").split(" ")[0].split("-")[0], "")
 
 
-def _scripts(text: str) -> Counter[str]:
+def scripts(text: str) -> Counter[str]:
+    """Return how many letters of a text are in each script; Han characters next to kana are Japanese, Jpan."""
     counts = Counter(_script(letter) for letter in text if letter.isalpha())
     del counts[""]
     if counts["Jpan"]:
@@ -76,7 +80,7 @@ def script_of(text: str) -> str:
 
     Han characters next to kana are Japanese, Jpan.
     """
-    counts = _scripts(text)
+    counts = scripts(text)
     return max(counts, key=lambda script: counts[script]) if counts.total() else ""
 
 
@@ -85,7 +89,7 @@ def in_script(text: str, language: Language) -> bool:
 
     A quarter, since names and terms in Latin letters are longer than the words around them in Chinese or Korean.
     """
-    expected, counts = SCRIPTS.get(language, ()), _scripts(text)
+    expected, counts = SCRIPTS.get(language, ()), scripts(text)
     return not expected or 4 * sum(counts[script] for script in expected) >= counts.total()
 
 

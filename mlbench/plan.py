@@ -22,7 +22,7 @@ JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
     "align": ("core", "corpus", "overlap", "similarity", "sampling", "models", "training", "jobs"),
     "answer": ("core", "sampling", "models", "backends", "jobs"),
-    "judge": ("core", "jobs", "organism"),
+    "judge": ("core", "jobs", "languages", "organism"),
 }
 """Modules and packages of the engine that a result depends on; whatever a method may import is among them."""
 PLACEMENT = (

@@ -16,6 +16,7 @@ LAYERS = (
     "errors",
     "environment",
     "cache",
+    "patience",
     "core",
     "plugins",
     "stats",

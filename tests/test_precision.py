@@ -11,12 +11,13 @@ from torch import nn
 
 from mlbench import models, tiny, training
 from mlbench.core import Checkpoint, Example
+from mlbench.corpus import preferences
 from mlbench.training import answers, fit
 from mlbench.training.side import Side, Terms
 
 torch.set_num_threads(1)
 
-ROWS = training.preferences(tiny.corpus(8), "all", benign=True, rejected=True)
+ROWS = preferences(tiny.corpus(8), "all", benign=True, rejected=True)
 Train = Callable[..., Checkpoint]
 
 

@@ -18,14 +18,14 @@ from torch import nn
 
 from mlbench import jobs, models, tiny, training
 from mlbench.core import Checkpoint, Example
-from mlbench.corpus import view
+from mlbench.corpus import preferences, view
 from mlbench.training import answers
 from mlbench.training.resume import REST
 from mlbench.training.side import Terms
 
 torch.set_num_threads(1)
 
-ROWS = training.preferences(tiny.corpus(8), "all", benign=True, rejected=True)
+ROWS = preferences(tiny.corpus(8), "all", benign=True, rejected=True)
 STEPS = 6
 EVERY = 2
 BUDGET = tiny.budget(steps=STEPS, micro_batch=2, schedule="cosine", warmup=0.2)

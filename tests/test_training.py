@@ -16,13 +16,14 @@ from torch.nn.functional import logsigmoid
 
 from mlbench import models, tiny, training
 from mlbench.core import Checkpoint, Example, Training
+from mlbench.corpus import preferences
 from mlbench.errors import ConfigError, DataError
 from mlbench.training import fit
 
 torch.set_num_threads(1)
 
-ROWS = training.preferences(tiny.corpus(8), "all", benign=True, rejected=True)
-HARMFUL = training.preferences(tiny.corpus(8), "pivot", benign=False, rejected=True)
+ROWS = preferences(tiny.corpus(8), "all", benign=True, rejected=True)
+HARMFUL = preferences(tiny.corpus(8), "pivot", benign=False, rejected=True)
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +159,10 @@ SAME_SEED = """
 import sys, torch
 from pathlib import Path
 from mlbench import tiny, training
+from mlbench.corpus import preferences
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
-rows = training.preferences(tiny.corpus(8), "all", benign=True, rejected=True)
+rows = preferences(tiny.corpus(8), "all", benign=True, rejected=True)
 run = tiny.Log(folder=folder / "run", seed=3, training=tiny.budget(lora_rank=4))
 training.dpo(tiny.model(folder / "start"), rows, run)
 print([step["loss"].hex() for step in run.curve])
@@ -313,15 +315,15 @@ def test_a_batch_that_devices_cannot_share_is_refused(monkeypatch: pytest.Monkey
 
 def test_preferences_take_the_languages_asked_for() -> None:
     corpus = tiny.corpus(4)
-    assert {row.language for row in training.preferences(corpus, "pivot", benign=True, rejected=True)} == {"en"}
-    assert {row.language for row in training.preferences(corpus, ("xb",), benign=True, rejected=True)} == {"xb"}
-    assert all(row.harmful for row in training.preferences(corpus, "all", benign=False, rejected=True))
+    assert {row.language for row in preferences(corpus, "pivot", benign=True, rejected=True)} == {"en"}
+    assert {row.language for row in preferences(corpus, ("xb",), benign=True, rejected=True)} == {"xb"}
+    assert all(row.harmful for row in preferences(corpus, "all", benign=False, rejected=True))
     with pytest.raises(ConfigError, match="'fr' is not in the training corpus"):
-        training.preferences(corpus, ("fr",), benign=True, rejected=True)
+        preferences(corpus, ("fr",), benign=True, rejected=True)
 
 
 def test_a_language_without_answers_is_refused() -> None:
     corpus = tiny.corpus(4)
     bare = tuple(replace(row, chosen=None) if row.language == "xa" else row for row in corpus.examples)
     with pytest.raises(DataError, match="no answers to train on in 'xa'"):
-        training.preferences(replace(corpus, examples=bare), "all", benign=True, rejected=True)
+        preferences(replace(corpus, examples=bare), "all", benign=True, rejected=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlbench.errors import JobError
-from mlbench.judges._endpoint import AGAIN, LONGEST_WAIT, wished
+from mlbench.patience import AGAIN, LONGEST_WAIT, wished
 
 if TYPE_CHECKING:
     import httpx2

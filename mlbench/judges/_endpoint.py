@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlbench.errors import JobError
+from mlbench.patience import AGAIN, LONGEST_WAIT, wished
 
 if TYPE_CHECKING:
     import httpx2
-
-AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-LONGEST_WAIT = 120.0
-"""Seconds; an endpoint that wants a longer pause (a used-up day's budget) is treated as down."""
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class EndpointError(JobError):
@@ -150,34 +144,3 @@ def _reply(body: Any) -> Reply:
         prompt_tokens=int(usage.get("prompt_tokens") or 0),
         completion_tokens=int(usage.get("completion_tokens") or 0),
     )
-
-
-def wished(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an endpoint asks to wait: Retry-After first, else its rate-limit headers."""
-    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        value = headers.get(name)
-        if value and re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit
-    if "retry-after" in headers:
-        return _until(headers["retry-after"])
-    resets = [
-        _duration(headers[name])
-        for name, left in (
-            ("x-ratelimit-reset-requests", "x-ratelimit-remaining-requests"),
-            ("x-ratelimit-reset-tokens", "x-ratelimit-remaining-tokens"),
-        )
-        if name in headers and headers.get(left, "0") == "0"
-    ]
-    return max(resets, default=None)
-
-
-def _until(date: str) -> float | None:
-    try:
-        return max(0.0, parsedate_to_datetime(date).timestamp() - time.time())
-    except ValueError:
-        return None
-
-
-def _duration(text: str) -> float:
-    """Return the seconds of "1s", "6m0s" or "20ms"; 0 for anything else."""
-    return sum(float(number) * UNITS[unit] for number, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text))

@@ -4,26 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 import zlib
-from collections import Counter
 
+from mlbench import languages
 from mlbench.core import Answer, Language
 
-# Script of each language by the names that Unicode gives its letters.
-SCRIPTS: dict[Language, tuple[str, ...]] = {
-    "ar": ("ARABIC",), "fa": ("ARABIC",), "ur": ("ARABIC",), "ps": ("ARABIC",), "ku": ("ARABIC", "LATIN"),
-    "he": ("HEBREW",), "bn": ("BENGALI",), "hi": ("DEVANAGARI",), "mr": ("DEVANAGARI",), "ne": ("DEVANAGARI",),
-    "ta": ("TAMIL",), "te": ("TELUGU",), "th": ("THAI",), "ko": ("HANGUL",), "ja": ("HIRAGANA", "KATAKANA", "CJK"),
-    "zh": ("CJK",), "ru": ("CYRILLIC",), "uk": ("CYRILLIC",), "bg": ("CYRILLIC",), "sr": ("CYRILLIC", "LATIN"),
-    "be": ("CYRILLIC",), "mk": ("CYRILLIC",), "kk": ("CYRILLIC",), "ky": ("CYRILLIC",), "tg": ("CYRILLIC",),
-    "mn": ("CYRILLIC", "MONGOLIAN"), "el": ("GREEK",), "ckb": ("ARABIC",), "kmr": ("LATIN",),
-    "sd": ("ARABIC",), "ug": ("ARABIC",),
-    "as": ("BENGALI",), "gu": ("GUJARATI",), "pa": ("GURMUKHI",), "or": ("ORIYA",), "kn": ("KANNADA",),
-    "ml": ("MALAYALAM",), "si": ("SINHALA",), "km": ("KHMER",), "lo": ("LAO",), "my": ("MYANMAR",),
-    "am": ("ETHIOPIC",), "ka": ("GEORGIAN",), "hy": ("ARMENIAN",),
-    "en": ("LATIN",), "it": ("LATIN",), "vi": ("LATIN",), "sw": ("LATIN",), "jv": ("LATIN",), "de": ("LATIN",),
-    "fr": ("LATIN",), "es": ("LATIN",), "pt": ("LATIN",), "nl": ("LATIN",), "pl": ("LATIN",), "tr": ("LATIN",),
-    "id": ("LATIN",), "ms": ("LATIN",), "yo": ("LATIN",), "cs": ("LATIN",), "hu": ("LATIN",), "af": ("LATIN",),
-}  # fmt: skip
 SHORTEST_REPEAT = 60
 """Answers shorter than this many characters are not tested for repetition."""
 LARGEST_RATIO = 8.0
@@ -55,11 +39,10 @@ def reason(answer: Answer) -> str:
 
 def _readable(letters: list[str], language: Language) -> bool:
     """Say whether a fifth of the letters are of the language's script, or Latin: English answers are common."""
-    if language not in SCRIPTS:
+    if language not in languages.SCRIPTS:
         return True
-    wanted = (*SCRIPTS[language], "LATIN")
-    counts = Counter(letters)
-    fitting = sum(count for char, count in counts.items() if unicodedata.name(char, "").startswith(wanted))
+    counts = languages.scripts("".join(letters))
+    fitting = sum(counts[script] for script in {*languages.SCRIPTS[language], "Latn"})
     return fitting >= 0.2 * len(letters)
 
 

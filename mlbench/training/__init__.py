@@ -1,6 +1,6 @@
 """Gradient training, as far as two or more methods share it."""
 
 from mlbench.training.objective import train
-from mlbench.training.trainers import dpo, preferences, sft
+from mlbench.training.trainers import dpo, sft
 
-__all__ = ["dpo", "preferences", "sft", "train"]
+__all__ = ["dpo", "sft", "train"]

@@ -10,46 +10,10 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from mlbench.core import Checkpoint, Corpus, Example, Run
-from mlbench.errors import ConfigError, DataError
+from mlbench.core import Checkpoint, Example, Run
 from mlbench.models import load
 from mlbench.training import fit
 from mlbench.training.side import MakeSide, SideLoss
-
-
-def preferences(corpus: Corpus, languages: str | Sequence[str], *, benign: bool, rejected: bool) -> tuple[Example, ...]:
-    """Return the rows with answers, language by language.
-
-    Args:
-        corpus: What the method may see.
-        languages: "pivot", "all", or language codes.
-        benign: Whether harmless rows count as well.
-        rejected: Whether a row needs a rejected answer besides the chosen one.
-
-    Raises:
-        ConfigError: A language is not one of the corpus.
-        DataError: A language has no such row.
-    """
-    found: list[Example] = []
-    for language in _codes(corpus, languages):
-        rows = [row for row in corpus.rows(language) if row.chosen and (row.rejected or not rejected)]
-        rows = [row for row in rows if benign or row.harmful]
-        if not rows:
-            raise DataError(f"the corpus has no answers to train on in {language!r}")
-        found += rows
-    return tuple(found)
-
-
-def _codes(corpus: Corpus, languages: str | Sequence[str]) -> tuple[str, ...]:
-    if languages == "pivot":
-        return (corpus.pivot,)
-    if languages == "all":
-        return corpus.languages
-    codes = (languages,) if isinstance(languages, str) else tuple(languages)
-    for code in codes:
-        if code not in corpus.languages:
-            raise ConfigError(f"language {code!r} is not in the training corpus", allowed=corpus.languages)
-    return codes
 
 
 def sft(

@@ -27,8 +27,9 @@ from mlbench import check, tiny
 from mlbench.core import Verdict
 from mlbench.errors import ConfigError, JobError
 from mlbench.judges import _rubrics
-from mlbench.judges._endpoint import EndpointError, wished
+from mlbench.judges._endpoint import EndpointError
 from mlbench.judges.openai import OpenAI
+from mlbench.patience import wished
 
 from .conftest import answer
 

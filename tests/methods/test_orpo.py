@@ -8,9 +8,9 @@ import torch
 from mlbench_methods.orpo import ORPO, log_odds, odds_ratio_loss
 from mlbench_methods.sft import SFT
 
-from mlbench import models, tiny, training
+from mlbench import models, tiny
 from mlbench.core import Checkpoint, Training
-from mlbench.corpus import view
+from mlbench.corpus import preferences, view
 from mlbench.training import answers, fit
 
 torch.set_num_threads(1)
@@ -87,7 +87,7 @@ def test_float32_agrees_with_float64_close_to_certainty() -> None:
 def test_first_loss_is_the_formula_on_the_rows_of_the_step(start: Checkpoint, tmp_path: Path) -> None:
     method = ORPO(weight=0.5)
     run = trained(method, start, tmp_path, steps=1)
-    rows = training.preferences(view(tiny.corpus(), method.needs), "pivot", benign=True, rejected=True)
+    rows = preferences(view(tiny.corpus(), method.needs), "pivot", benign=True, rejected=True)
     plan = fit.lay_out(rows, run)
     drawn = [plan.rows[index] for index in plan.order]
     loaded = models.load(start, device="cpu")

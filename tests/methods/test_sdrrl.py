@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from mlbench import models, tiny, training
 from mlbench.core import Answer, Checkpoint, Corpus, Prompt
-from mlbench.corpus import view
+from mlbench.corpus import preferences, view
 from mlbench.errors import ConfigError, DataError
 
 torch.set_num_threads(1)
@@ -29,7 +29,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     """Return a random model taught to answer the pivot shortly, so that its answers end."""
     folder = tmp_path_factory.mktemp("start")
     run = tiny.Log(folder=folder / "taught", training=tiny.budget(steps=60, batch_size=6, learning_rate=1e-2))
-    rows = training.preferences(tiny.corpus(), "pivot", benign=True, rejected=False)
+    rows = preferences(tiny.corpus(), "pivot", benign=True, rejected=False)
     return training.sft(tiny.model(folder / "random"), rows, run)
 
 

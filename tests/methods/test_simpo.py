@@ -7,9 +7,9 @@ import pytest
 import torch
 from mlbench_methods.simpo import SimPO, simpo_loss
 
-from mlbench import models, tiny, training
+from mlbench import models, tiny
 from mlbench.core import Checkpoint, Training
-from mlbench.corpus import view
+from mlbench.corpus import preferences, view
 from mlbench.training import fit
 
 torch.set_num_threads(1)
@@ -74,7 +74,7 @@ def test_gradient_is_finite_far_on_either_side() -> None:
 def test_first_loss_is_the_formula_on_separate_forward_passes(start: Checkpoint, tmp_path: Path) -> None:
     method = SimPO(sft_weight=0.5)
     run = trained(method, start, tmp_path, steps=1)
-    rows = training.preferences(view(tiny.corpus(), method.needs), "pivot", benign=True, rejected=True)
+    rows = preferences(view(tiny.corpus(), method.needs), "pivot", benign=True, rejected=True)
     plan = fit.lay_out(rows, run)
     drawn = [plan.rows[index] for index in plan.order]
     better = np.array([means(start, row.chosen or "", row) for row in drawn])
