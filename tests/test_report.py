@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from mlbench import report
-from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo
+from mlbench.report import MethodInfo, ModelInfo, RunInfo, TaskInfo, figures
 from mlbench.report.page import CSV_TABLES
 from mlbench.results import compute, words
 
@@ -247,3 +247,51 @@ def test_consumption_is_told_by_language(counts, shown):
 
 def test_markdown_is_inert():
     assert words.md("a|b <i> *x* `y`\n# z") == r"a\|b &lt;i&gt; \*x\* \`y\` \# z"
+
+
+SELECTION = {
+    "rule": "min asr",
+    "split": "dev",
+    "seeds": [1000],
+    "trials": 2,
+    "methods": {
+        "good": {
+            "chosen": 1,
+            "admissible": False,
+            "trials": [
+                {"values": {"beta": 0.1, "name": EVIL}, "scores": None},
+                {"values": {"beta": 0.2, "name": EVIL}, "scores": {"asr": 12.5, "over_refusal": 3.0, "utility": 90.0}},
+            ],
+        }
+    },
+    "fixed": ["none"],
+}
+
+
+def test_references_groups_and_the_selection_are_in_page_and_text(tmp_path):
+    grid = Grid(methods=METHODS)
+    found = compute(verdicts(grid), jobs(grid), grid.design(references=("good",)))
+    written = report.write(found, replace(run_info(METHODS), selection=SELECTION), tmp_path)
+    html, text = (written[f"report.{end}"].read_text(encoding="utf-8") for end in ("html", "md"))
+    against = found.references.set_index("method").loc["none"]
+    for page in (html, text):
+        assert "against good" in page
+        assert words.signed(against["delta"]) in page
+        assert words.signed(against["low"]) in page
+        assert "Selected settings" in page
+        assert "12.5" in page
+        assert "failed" in page  # the first trial has no scores
+    assert "no trial met the conditions" in html
+    assert EVIL not in html
+    unseen = found.groups[(found.groups["method"] == "good") & (found.groups["group"] == "unseen")].iloc[0]
+    assert f"{words.percent(unseen['asr'])} ({words.percent(unseen['leak'])}) / " in text
+
+
+def test_many_methods_get_numbers_in_the_figure_and_a_key_beside_it(tmp_path):
+    methods = {f"method-{n}": Behaviour(unsafe=0.1 + 0.05 * n, steps=60 * bool(n)) for n in range(10)}
+    grid = Grid(methods=methods)
+    found = compute(verdicts(grid), jobs(grid), grid.design())
+    figure = " ".join(figures.trade_off(found.ranking).split())
+    for place, method in enumerate(found.ranking["method"], start=1):
+        assert f"{place} {method}" in figure
+        assert f">{place}</text>" in figure
