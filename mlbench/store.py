@@ -153,9 +153,13 @@ class Store:
         base, *adapters = (_moved(path, RUN, str(self.root)) for path in (fields["base"], *fields["adapters"]))
         return Checkpoint(**fields | {"base": base, "adapters": tuple(adapters)})
 
+    def answer_rows(self, key: str) -> list[dict[str, Any]]:
+        """Return the rows of an answer job."""
+        return _read_rows(self.folder(key) / "answers.parquet")
+
     def answers(self, key: str, prompts_key: str) -> list[Answer]:
         """Return the answers of an answer job, joined to their prompts."""
-        rows = _read_rows(self.folder(key) / "answers.parquet")
+        rows = self.answer_rows(key)
         by_id = {prompt.id: prompt for prompt in self.prompts(prompts_key)}
         return [Answer(prompt=by_id[row.pop("prompt_id")], **row) for row in rows]
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from mlbench.core import Prompt
 from mlbench.errors import DataError
 from mlbench.plan import FORMAT
 from mlbench.store import Store
 
 COSTS = ("peak_memory_mb", "trainable_parameters", "total_parameters", "steps", "tokens", "prompts", "answers")
 FACTS = (*COSTS, "weight_change", "loads", "truncated")
+SHARED = ("method", "model", "seed", "task", "kind", "language", "tier", "trained", "judge")
 PLACE = ("method", "model", "seed", "task", "language")
 
 
@@ -99,45 +101,49 @@ def _ancestor_failed(key: str, plan: Mapping[str, Any], store: Store) -> bool:
 
 def verdicts(plan: Mapping[str, Any], store: Store) -> pd.DataFrame:
     """Return one row per judged answer of every finished cell."""
-    clusters: dict[str, dict[str, tuple[str, float | None]]] = {}
-    parts = []
+    prompts: dict[str, dict[str, Prompt]] = {}
+    # Plain rows and one frame at the end: a frame per cell would cost ten times as much.
+    rows: list[dict[str, Any]] = []
     for cell in plan["cells"]:
         if not (store.is_done(cell["answer_key"]) and store.is_done(cell["judge_key"])):
             continue
-        prompts_key = plan["jobs"][cell["judge_key"]]["spec"]["prompts"]
-        if prompts_key not in clusters:
-            clusters[prompts_key] = {
-                prompt.id: (prompt.cluster, 1 / len(prompt.choices) if prompt.choices else None)
-                for prompt in store.prompts(prompts_key)
-            }
-        parts.append(_cell_rows(cell, store, clusters[prompts_key], partial=plan["partial"]))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+        key = plan["jobs"][cell["judge_key"]]["spec"]["prompts"]
+        if key not in prompts:
+            prompts[key] = {prompt.id: prompt for prompt in store.prompts(key)}
+        rows += _cell_rows(cell, store, prompts[key], partial=plan["partial"])
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).astype({"chance": "Float64", "correct": "boolean", "answer_language": "string"})
 
 
 def _cell_rows(
-    cell: Mapping[str, Any], store: Store, prompts: Mapping[str, tuple[str, float | None]], *, partial: bool
-) -> pd.DataFrame:
-    judged = pd.DataFrame(store.verdicts(cell["judge_key"])).rename(columns={"language": "answer_language"})
-    answered = pd.read_parquet(store.folder(cell["answer_key"]) / "answers.parquet")
-    frame = judged.drop(columns="raw").merge(
-        answered[["prompt_id", "sample", "truncated"]].assign(answer_hash=_hashes(answered)),
-        on=["prompt_id", "sample"],
-        validate="1:1",
-    )
-    frame["cluster"] = [prompts[id][0] for id in frame["prompt_id"]]
-    frame["chance"] = pd.Series([prompts[id][1] for id in frame["prompt_id"]], dtype="Float64")
-    frame["correct"] = frame["correct"].astype("boolean")
-    frame["answer_language"] = frame["answer_language"].astype("string")
-    same = ("method", "model", "seed", "task", "kind", "language", "tier", "trained", "judge")
+    cell: Mapping[str, Any], store: Store, prompts: Mapping[str, Prompt], *, partial: bool
+) -> Iterator[dict[str, Any]]:
+    answers = {(row["prompt_id"], row["sample"]): row for row in store.answer_rows(cell["answer_key"])}
+    judged = store.verdicts(cell["judge_key"])
+    assert answers.keys() == {(row["prompt_id"], row["sample"]) for row in judged}, "a judge job keeps every answer"
+    shared = {name: cell[name] for name in SHARED} | {"partial": partial, "provenance": _provenance(cell, store)}
+    for verdict in judged:
+        prompt, answer = prompts[verdict["prompt_id"]], answers[verdict["prompt_id"], verdict["sample"]]
+        yield {
+            **{name: verdict[name] for name in ("prompt_id", "sample", "label", "leak", "correct")},
+            "answer_language": verdict["language"],
+            "truncated": answer["truncated"],
+            "answer_hash": _hash(answer),
+            "cluster": prompt.cluster,
+            "chance": 1 / len(prompt.choices) if prompt.choices else None,
+            **shared,
+        }
+
+
+def _provenance(cell: Mapping[str, Any], store: Store) -> str:
     status = store.status(cell["judge_key"])
     provenance = status.facts.get("provenance", {}) if status else {}
-    said = "; ".join(f"{name} {value}" for name, value in provenance.items())
-    return frame.assign(**{name: cell[name] for name in same}, partial=partial, provenance=said)
+    return "; ".join(f"{name} {value}" for name, value in provenance.items())
 
 
-def _hashes(answers: pd.DataFrame) -> list[str]:
-    rows = zip(answers["text"], answers["choice"], strict=True)
-    return [hashlib.sha256(f"{text}\0{choice}".encode()).hexdigest()[:16] for text, choice in rows]
+def _hash(answer: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{answer['text']}\0{answer['choice']}".encode()).hexdigest()[:16]
 
 
 def curves(plan: Mapping[str, Any], store: Store) -> dict[str, list[dict[str, float]]]:
