@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlbench import environment, plan, planner, reporting, search, shootout, sketch
-from mlbench.errors import ConfigError, UserError, Where
+from mlbench.errors import ConfigError, JobError, UserError, Where
 from mlbench.store import Store, write_json
 
 if TYPE_CHECKING:
@@ -243,6 +243,8 @@ def judge(
         jobs = {key: plan.Job(**job) for key, job in record["jobs"].items() if store.is_done(job["after"][0])}
         _run_jobs(jobs, store, data["schedule"], inline=inline, ray_address=None)
         failed = sum(not store.is_done(key) for key in jobs)
+        if failed == len(jobs):
+            raise JobError(f"none of {failed} cells could be judged; the same command tries them again")
         rows = rejudge.labels(data, store, record)
         table = agreement.compare(rows[rows["kind"] == "safety"], "planned", "second")
         folder = root / "report"
