@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mlbench import __version__, environment
+from mlbench import __version__, cli_organism, cli_track, environment
 from mlbench.errors import JobError, UserError
 
 INTERRUPTED = 130
@@ -26,8 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-organism = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The model organism: build it, or test it.")
-app.add_typer(organism, name="organism")
+app.add_typer(cli_organism.organism, name="organism")
 label = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="People's labels: how far is the judge right?")
 app.add_typer(label, name="label")
 
@@ -155,16 +154,7 @@ def plan(shootout: Shootout, settings: Set = None, out: Out = None, limit: Limit
     print(json.dumps(summary, indent=1) if as_json else describe.plan_text(summary))
 
 
-@app.command()
-def status(folder: RunFolder, as_json: Json = False) -> None:
-    """Show how far a run is, what runs now and what failed; works while it runs.
-
-    Example:  mlbench status reports/demo
-    """
-    from mlbench import describe
-
-    summary = describe.of_run(folder)
-    print(json.dumps(summary, indent=1) if as_json else describe.run_text(summary))
+cli_track.register(app)
 
 
 @app.command()
@@ -356,39 +346,26 @@ def translate(
     print(verbs.translate(config, settings or [], as_json=as_json))
 
 
-@organism.command("build")
-def organism_build(
-    source: Annotated[str, typer.Argument(help="organism:small, organism:small@3, organism:base.")] = "organism:small",
+@app.command()
+def compare(
+    folder: RunFolder,
+    baseline: Annotated[str, typer.Option(help="Compare with this method; default: the plan's baseline.")] = "",
+    metric: Annotated[str, typer.Option(help="asr, over_refusal or utility.")] = "asr",
+    by: Annotated[str, typer.Option(help="language, tier or task; default: everything in one rate.")] = "",
+    judge: Annotated[str, typer.Option(help="By this judgement of `mlbench judge` instead.")] = "",
+    csv: Annotated[Path | None, typer.Option(help="Write the table here as well.")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Build an organism, unless the cache has it, and print its folder.
+    """Compare every method with one of them: difference, interval, p-values, and what the design could have seen.
 
-    Example:  mlbench organism build organism:small@1
+    Example:  mlbench compare reports/demo --baseline dpo --by tier
     """
-    from mlbench import sources, view
+    from mlbench import compare as comparing
 
-    with view.StageBar(f"building {source}") as bar:
-        print(sources.fetch(sources.resolve(source), bar).base)
-
-
-@organism.command("report")
-def organism_report(
-    seeds: Annotated[str, typer.Option(help="e.g. 0-4 or 0,2,5.")] = "0-4",
-    size: Annotated[str, typer.Option(help="small or base.")] = "small",
-    out: Annotated[Path | None, typer.Option(help="Write the Markdown here as well.")] = None,
-) -> None:
-    """Measure organisms against the acceptance gate and show every seed, passed or failed.
-
-    Example:  mlbench organism report --seeds 0-4
-    """
-    from mlbench import view
-    from mlbench.organism import gate, recipe
-
-    recipe.parse(f"organism:{size}")
-    with view.StageBar("organism") as bar:
-        text = gate.report(size, gate.seeds(seeds), bar)
-    print(text)
-    if out:
-        out.write_text(text, encoding="utf-8")
+    found = comparing.compare(folder, baseline=baseline, metric=metric, by=by, judge=judge)
+    if csv:
+        found.table.to_csv(csv, index=False)
+    print(json.dumps(comparing.as_data(found), indent=1) if as_json else comparing.text(found))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlbench import cache as caches
-from mlbench import catalogue, environment, plugins, sketch, stats
+from mlbench import catalogue, environment, plugins, sketch, stats, view
 from mlbench.plan import Plan
 from mlbench.shootout import Shootout
 from mlbench.store import Store
@@ -191,8 +191,7 @@ def run_text(about: Mapping[str, Any]) -> str:
     lines.append(f"{about['name']} in {about['folder']}")
     lines += [f"  {name:<16} {count}" for name, count in sorted(about["jobs"].items())]
     for label, progress in about["running"].items():
-        share = f" {progress['done']}/{progress['total']}" if progress["total"] else ""
-        lines.append(f"  running: {label}: {progress['stage']}{share}")
+        lines.append(" ".join(filter(None, (f"  running: {label}:", *view.doing(progress)))))
     lines += [f"  failed: {item['label']}: {item['error']}\n    log: {item['log']}" for item in about["failed"]]
     lines += [f"  slow: {item['label']} ({item['kind']}): {item['seconds']} s" for item in about["slowest"]]
     return "\n".join(lines)

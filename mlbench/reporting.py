@@ -27,14 +27,11 @@ def write_report(root: Path, judge: str = "") -> tuple[Mapping[str, Path], Resul
     Raises:
         UserError: The folder holds no plan, or no such judgement.
     """
-    from mlbench import rejudge, report, results
+    from mlbench import report, results
     from mlbench.results import frames
 
     store = Store(root)
-    data = frames.read_plan(root)
-    if judge:
-        data = rejudge.view(data, rejudge.read(root, judge))
-    data = frames.marked(data)
+    data = planned(root, judge)
     rows = frames.verdicts(data, store)
     if rows.empty:
         return {}, None
@@ -44,20 +41,36 @@ def write_report(root: Path, judge: str = "") -> tuple[Mapping[str, Path], Resul
     return report.write(computed, _run_info(data, store), root / (f"report-{judge}" if judge else "report")), computed
 
 
+def planned(root: Path, judge: str = "") -> dict[str, Any]:
+    """Return the plan of a run folder as a report shows it; the arguments are those of `write_report`.
+
+    Raises:
+        UserError: The folder holds no plan, or no such judgement.
+    """
+    from mlbench import rejudge
+    from mlbench.results import frames
+
+    data = frames.read_plan(root)
+    return frames.marked(rejudge.view(data, rejudge.read(root, judge)) if judge else data)
+
+
 def design(data: Mapping[str, Any]) -> Design:
     """Return what a plan fixed before any result existed."""
     from mlbench.results import Design
+    from mlbench.shootout import Statistics
 
-    statistics = data["statistics"]
+    statistics = Statistics(**data["statistics"])
     return Design(
         methods=tuple(data["methods"]),
         baseline=data["baseline"],
         references=tuple(data["references"]),
         primary=tuple(label for label, task in data["tasks"].items() if task["kind"] == "safety"),
         pivot=data["pivot"],
-        alpha=statistics["alpha"],
-        resamples=statistics["resamples"],
-        seed=statistics["seed"],
+        alpha=statistics.alpha,
+        resamples=statistics.resamples,
+        seed=statistics.seed,
+        over_refusal_margin=statistics.over_refusal_margin / 100,
+        utility_margin=statistics.utility_margin / 100,
     )
 
 

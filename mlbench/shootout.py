@@ -192,12 +192,18 @@ class Select(Entry):
 
 
 class Statistics(Entry):
-    """Significance level, resamples of bootstrap and permutation tests, and their seed."""
+    """Significance level, resamples of bootstrap and permutation tests, their seed, and acceptable losses.
+
+    over_refusal_margin: a rise of over-refusal up to this counts as no loss, in percentage points; utility_margin: the
+    same for a fall of utility.
+    """
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     resamples: Annotated[int, Field(ge=100)] = 10_000
     seed: Annotated[int, Field(ge=0)] = 0
     planned_sd: Annotated[float, Field(gt=0, le=1)] = 0.25
+    over_refusal_margin: Annotated[float, Field(ge=0, le=100)] = 2
+    utility_margin: Annotated[float, Field(ge=0, le=100)] = 1
 
 
 class Schedule(Entry):

@@ -7,6 +7,7 @@ References:
     Korn and Graubard, Survey Methodology 24 (1998): intervals with an effective sample size.
     Dean and Pagano, Journal of Survey Statistics and Methodology 3 (2015): the same for the Wilson interval.
     Miller, arXiv 2411.00640: clustered errors and paired differences for language-model evaluations.
+    Tango, Statistics in Medicine 17 (1998): paired non-inferiority with the variance at the margin.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ class Comparison:
         p: Two-sided p-value of `delta` (paired sign flips).
         p_rows: Two-sided p-values of `rows`, adjusted by max-T, (rows,).
         draws: Bootstrap distribution of `rows`, (resamples, rows).
-        sd: Standard deviation of the clusters' differences; `delta` is their mean.
+        parts: Difference of each cluster, scaled so that `delta` is their mean, (clusters,).
+        largest: What a part is in a cluster that one method wins in every row.
+        sd: Standard deviation of `parts`.
         discordant: Clusters in which the two differ at all.
         clusters: Clusters compared.
     """
@@ -114,6 +117,8 @@ class Comparison:
     p: float
     p_rows: FloatArray
     draws: FloatArray
+    parts: FloatArray
+    largest: float
     sd: float
     discordant: int
     clusters: int
@@ -242,6 +247,8 @@ def compare(
     parts = cluster_parts(difference)
     flips = sign_flip(parts, resamples=resamples, seed=seed)
     size, rates = len(one.clusters), difference.rates()
+    weights = size * (one.counts / one.counts.sum(axis=1, keepdims=True)).mean(axis=0)
+    whole = size * parts.mean(axis=0)
     held = (one.counts > 0).sum(axis=1)
     return Comparison(
         delta=difference.macro(),
@@ -254,7 +261,9 @@ def compare(
         p=flips.macro,
         p_rows=flips.rows,
         draws=draws,
-        sd=float(np.std(size * parts.mean(axis=0), ddof=1)) if size > 1 else 0.0,
+        parts=whole,
+        largest=float(weights.max()),
+        sd=float(np.std(whole, ddof=1)) if size > 1 else 0.0,
         discordant=int((np.abs(difference.sums) > 1e-12).any(axis=0).sum()),
         clusters=size,
     )
@@ -316,6 +325,27 @@ def holm(p: Sequence[float]) -> FloatArray:
         return values
     adjusted = multipletests(np.nan_to_num(values, nan=1.0), method="holm")[1]
     return np.where(np.isnan(values), np.nan, adjusted)
+
+
+def not_inferior(losses: FloatArray, margin: float, *, largest: float = 1.0) -> float:
+    """Return the one-sided p-value of "the mean loss is `margin` or more".
+
+    A score test: the variance is that of the data moved onto the margin by clusters lost entirely. Resampling or
+    sign flips of the data as they are would call a loss excluded because no cluster happens to show it; with no
+    discordant cluster at all, this is Tango's test of a paired difference.
+
+    Args:
+        losses: How much worse the method is in each cluster, (clusters,); see `Comparison.parts`.
+        margin: In [0, 1].
+        largest: The loss of a cluster that is lost entirely.
+    """
+    mean, size = float(losses.mean()), len(losses)
+    # A share w of lost clusters moves the mean onto the margin: (1 - w) mean + w largest = margin
+    share = max(0.0, (margin - mean) / (largest - mean)) if mean < largest else 0.0
+    variance = (1 - share) * float((losses**2).mean()) + share * largest**2 - max(margin, mean) ** 2
+    if variance <= 1e-15:
+        return 1.0
+    return NormalDist().cdf((mean - margin) / math.sqrt(variance / size))
 
 
 def minimum_detectable(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlbench import environment, plan, planner, reporting, search, shootout, sketch
+from mlbench import environment, plan, planner, reporting, search, shootout, sketch, tracking
 from mlbench.errors import ConfigError, JobError, UserError, Where
-from mlbench.store import Store, write_json
+from mlbench.store import Status, Store, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,8 @@ def run(
         if made.shootout.settings.select:
             made, ran = _select(made.shootout, root, inline=inline, ray_address=ray_address)
             _write_plan(made, store)
-        ran += _run_missing(made, store, inline=inline, ray_address=ray_address)
+        uri = tracking.address(root, made.shootout.settings.tracking.model_dump())
+        ran += _run_missing(made, store, inline=inline, ray_address=ray_address, uri=uri)
         return _conclude(store, ran)
 
 
@@ -123,14 +124,16 @@ def _read_log(root: Path, key: str) -> dict[str, Any] | None:
     return log if log.get("key") == key else None
 
 
-def _run_missing(made: plan.Plan, store: Store, *, inline: bool, ray_address: str | None) -> int:
-    """Run the jobs of a plan that have no result yet, and return how many ended."""
+def _run_missing(
+    made: plan.Plan, store: Store, *, inline: bool, ray_address: str | None, uri: str | None = None
+) -> int:
+    """Run the jobs of a plan that have no result yet, mirrored to MLflow at `uri`, and return how many ended."""
     store.clean()
     if all(store.is_done(key) for key in made.jobs):
         return 0
     _prepare_models(made, store)
     settings = made.shootout.settings.schedule.model_dump()
-    return _run_jobs(made.jobs, store, settings, inline=inline, ray_address=ray_address)
+    return _run_jobs(made.jobs, store, settings, inline=inline, ray_address=ray_address, uri=uri)
 
 
 def _run_jobs(
@@ -140,15 +143,23 @@ def _run_jobs(
     *,
     inline: bool,
     ray_address: str | None,
+    uri: str | None = None,
 ) -> int:
-    from mlbench import schedule, view
+    from mlbench import schedule, track, view
 
     if all(store.is_done(key) for key in jobs):
         return 0
     given = schedule.Settings(**settings)
     backend = schedule.Inline() if inline else schedule.RayBackend(given, ray_address)
-    with view.GridView(jobs, store) as watch, contextlib.closing(backend):
-        grid = schedule.Grid(jobs, store, given, watch.ended, watch.poll)
+    live = track.Live(store.root, uri=uri) if uri else contextlib.nullcontext()
+    with contextlib.closing(backend), live as mirror, view.GridView(jobs, store) as watch:
+
+        def ended(job: plan.Job, status: Status) -> None:
+            watch.ended(job, status)
+            if mirror is not None:
+                mirror.ended(job, status)
+
+        grid = schedule.Grid(jobs, store, given, ended, watch.poll)
         grid.run(backend)
         return grid.ended
 
@@ -174,36 +185,11 @@ def _conclude(store: Store, ran: int) -> Outcome:
     table = frames.jobs(data, store)
     failed = int(table.drop_duplicates("key")["status"].ne("done").sum())
     written, results = reporting.write_report(store.root)
-    if results is not None and data["tracking"]["enabled"]:
-        _track(store, data, results, written)
+    if data["tracking"]["enabled"]:
+        tracking.update(store, data, results, written)
     return Outcome(
         folder=store.root, report=written, results=results, ran=ran, failed=failed, exit_code=1 if failed else 0
     )
-
-
-def _track(store: Store, data: Mapping[str, Any], results: Results, written: Mapping[str, Path]) -> None:
-    """Mirror to MLflow, unless nothing changed since it was mirrored."""
-    from mlbench import track
-    from mlbench.results import frames
-
-    marker = store.root / "tracked.json"
-    uri = data["tracking"]["uri"] or track.default_uri(store.root)
-    now = {
-        "uri": uri,
-        "done": sorted(key for key in data["jobs"] if store.is_done(key)),
-        "design": [data["baseline"], data["statistics"]],
-    }
-    gone = uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
-    if not gone and marker.is_file() and json.loads(marker.read_text()) == now:
-        return
-    try:
-        track.mirror(
-            store.root, data, results, frames.curves(data, store), uri=data["tracking"]["uri"], artifacts=written
-        )
-    except Exception as error:  # the mirror is never the source of truth: its failure must not cost the report
-        print(f"warning: MLflow could not be written: {type(error).__name__}: {error}", file=sys.stderr)
-        return
-    write_json(marker, now)
 
 
 def write_probe(root: Path) -> tuple[Path, pd.DataFrame]:

@@ -93,7 +93,7 @@ class GridView:
         """Return the live table."""
         table = Table(box=None, padding=(0, 1), show_header=False)
         for key, progress in self.store.running().items():
-            table.add_row(*_running_row(self.labels.get(key, key), progress))
+            table.add_row(escape(self.labels.get(key, key)), *doing(progress))
         total, done = sum(self.todo.values()), sum(self.done.values())
         counts = "  ".join(f"{kind} {self.done[kind]}/{self.todo[kind]}" for kind in KINDS)
         text = f"{done}/{total} jobs  ({counts})  {self._elapsed():.0f} s  {self.left()}"
@@ -102,12 +102,13 @@ class GridView:
         return Group(table, Text.from_markup(text))
 
 
-def _running_row(label: str, progress: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def doing(progress: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what a running job does: the stage, how far it is, and its last values."""
     done, total = progress["done"], progress["total"]
     share = f"{done}/{total}" if total else ""
     losses_first = sorted(progress["values"].items(), key=lambda item: ("loss" not in item[0], item[0]))
     values = "  ".join(f"{name} {value:.3g}" for name, value in losses_first[:3])
-    return escape(label), progress["stage"], share, values
+    return progress["stage"], share, values
 
 
 def _first_line(text: str) -> str:

@@ -15,7 +15,7 @@ from .conftest import Bench
 
 VERBS = [
     "demo", "run", "plan", "status", "report", "list", "show", "check", "doctor", "organism build", "organism report",
-    "probe", "judge", "translate",
+    "probe", "judge", "translate", "compare", "track", "ui",
 ]  # fmt: skip
 
 
@@ -102,6 +102,9 @@ def test_json_is_json_and_nothing_else(mlbench: Callable[..., Ended], words: tup
         (("run", "tiny.yaml", "--inline", "--set", "name=other"), "error: out: the run folder"),
         (("status", "."), "error: '.' is not a run folder"),
         (("report", "."), "error: '.' is not a run folder"),
+        (("compare", "."), "error: '.' is not a run folder"),
+        (("compare", "run", "--metric", "safety"), "error: unknown metric 'safety'"),
+        (("compare", "run"), "error: the run has no other method to compare 'none' with"),
         (("list", "metods"), "error: unknown list 'metods'"),
         (("show", "sfft"), "error: unknown plugin 'sfft'"),
         (("check", "sfft"), "error: unknown plugin 'sfft'"),
@@ -122,7 +125,7 @@ def test_wrong_usage_is_one_screen_on_stderr_and_exit_code_2(
     assert ended.code == 2
     assert message in ended.err + (ended.out if not words else "")
     assert "Traceback" not in ended.err
-    assert len(ended.err.splitlines()) <= (8 if words else 30)
+    assert len(ended.err.splitlines()) <= (8 if words else 40)
     assert ended.out == "" or not words
 
 

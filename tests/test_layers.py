@@ -61,9 +61,14 @@ LAYERS = (
     "track",
     "report",
     "reporting",
+    "compare",
+    "tracking",
     "verbs",
     "catalogue",
     "describe",
+    "watch",
+    "cli_track",
+    "cli_organism",
     "cli",
 )
 TORCH = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "tokenizers", "safetensors")

@@ -245,6 +245,59 @@ def test_consumption_is_told_by_language(counts, shown):
     assert words.by_language(counts) == shown
 
 
+@pytest.mark.parametrize(
+    ("loss", "low", "high", "p", "said"),
+    [
+        (0.004, 0.001, 0.007, 0.001, "worse by 0.4 points, not inferior (margin 1.0 points)"),
+        (0.03, 0.01, 0.05, 0.9, "worse by 3.0 points"),
+        (-0.03, -0.05, -0.01, 0.001, "better by 3.0 points"),
+        (0.0, -0.008, 0.008, 0.02, "not inferior (margin 1.0 points)"),
+        (0.0, -0.02, 0.02, 0.2, "up to 2.0 points worse is possible"),
+        (0.0, -0.008, 0.008, 0.03, "too few prompts to exclude a loss of 1.0 points"),
+        (float("nan"), float("nan"), float("nan"), float("nan"), ""),
+    ],
+)
+def test_a_price_says_whether_a_loss_is_excluded(loss, low, high, p, said):
+    rise = {"over_refusal_delta": loss, "over_refusal_delta_low": low, "over_refusal_delta_high": high}
+    fall = {"utility_delta": -loss, "utility_delta_low": -high, "utility_delta_high": -low}
+    assert words.price(rise | {"over_refusal_p_margin": p}, "over_refusal", margin=0.01, alpha=0.05) == said
+    assert words.price(fall | {"utility_p_margin": p}, "utility", margin=0.01, alpha=0.05) == said
+
+
+def test_measures_across_languages_stand_beside_what_chance_gives(complete, page, tmp_path):
+    line = complete.crosslingual.set_index("method").loc["good"]
+    paths = report.write(complete, run_info(METHODS), tmp_path)
+    (shown,) = [
+        text
+        for text in paths["report.md"].read_text(encoding="utf-8").partition("### Across languages")[2].splitlines()
+        if text.startswith("| good ")
+    ][:1]
+    cells = [entry.strip() for entry in shown.strip("|").split("|")]
+    assert cells[1] == f"{words.percent(line['worst'])} ({words.percent(line['worst_expected'])})"
+    assert cells[7] == f"{words.decimal(line['kappa'])} ({words.decimal(line['kappa_expected'])})"
+    assert "Across languages" in Reader(page).text
+    assert line["worst"] == pytest.approx(complete.ranking.set_index("method").loc["good", "worst_asr"])
+    saved = pd.read_csv(paths["crosslingual.csv"]).set_index("method")
+    assert saved.loc["good", "loophole"] == pytest.approx(line["loophole"])
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        {"none": Behaviour(invalid=1.0), "odd": Behaviour(invalid=1.0)},
+        {"none": Behaviour(unsafe=1 - 1e-12), "odd": Behaviour()},
+    ],
+)
+@pytest.mark.parametrize("languages", [TIERS, {"en": "high"}])
+def test_constant_verdicts_one_prompt_and_one_language_print_no_nan(methods, languages, tmp_path):
+    grid = Grid(methods=methods, languages=languages, unseen=(), prompts=1)
+    rows = verdicts(grid)
+    paths = report.write(compute(rows, jobs(grid), grid.design()), run_info(methods), tmp_path)
+    assert "nan" not in paths["report.md"].read_text(encoding="utf-8").lower().split()
+    assert "(nan)" not in paths["report.md"].read_text(encoding="utf-8").lower()
+    assert "nan" not in Reader(paths["report.html"].read_text(encoding="utf-8").partition("<script>")[0]).text.split()
+
+
 def test_markdown_is_inert():
     assert words.md("a|b <i> *x* `y`\n# z") == r"a\|b &lt;i&gt; \*x\* \`y\` \# z"
 

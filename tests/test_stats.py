@@ -76,6 +76,46 @@ def test_all_safe_clusters_count_once_whatever_their_size():
     assert stats.wilson(data)[0] == pytest.approx(proportion_confint(0, 30, method="wilson"))
 
 
+def test_no_loss_on_few_clusters_does_not_exclude_a_loss():
+    # Tango's test without discordant pairs: z = sqrt(n margin / (1 - margin))
+    assert stats.not_inferior(np.zeros(300), 0.01) == pytest.approx(scipy_stats.norm.sf(math.sqrt(3 / 0.99)))
+    assert stats.not_inferior(np.zeros(1), 0.01) > 0.4
+    # One cluster won and 99 even: w = 0.02 / 1.01 lost ones lead back to the margin.
+    losses, share = np.array([-1.0] + [0.0] * 99), 0.02 / 1.01
+    sd = math.sqrt((1 - share) * 0.01 + share - 0.01**2)
+    assert stats.not_inferior(losses, 0.01) == pytest.approx(scipy_stats.norm.sf(0.02 / sd * 10))
+
+
+def test_a_loss_of_the_margin_or_more_is_never_excluded():
+    losses = np.array([0.5, 0.0, 0.1, 0.0])
+    assert stats.not_inferior(losses, 0.15) == pytest.approx(0.5)
+    assert stats.not_inferior(losses, 0.05) > 0.5
+    assert stats.not_inferior(np.ones(5), 0.01) == 1
+    assert stats.not_inferior(np.zeros(9), 0.0) == 1
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0.0, 0.02), (0.05, 0.07), (0.3, 0.32)])
+def test_non_inferiority_errs_at_the_margin_no_more_often_than_its_level(wins, losses):
+    rng = np.random.default_rng(0)
+    draws = rng.random((2000, 200))
+    data = np.where(draws < losses, 1.0, np.where(draws < losses + wins, -1.0, 0.0))
+    assert np.mean([stats.not_inferior(row, 0.02) <= 0.025 for row in data]) <= 0.025
+
+
+def test_non_inferiority_is_shown_where_there_is_enough_data():
+    rng = np.random.default_rng(0)
+    differences = rng.choice([-0.1, 0.0, 0.1], (200, 1000))
+    assert np.mean([stats.not_inferior(row, 0.02) <= 0.025 for row in differences]) > 0.9
+
+
+def test_parts_of_a_comparison_have_its_delta_as_their_mean():
+    one, two = clustered([[2, 0, 1], [1, 1, 0]], [[2, 1, 1]] * 2), clustered([[0, 1, 1], [1, 0, 0]], [[2, 1, 1]] * 2)
+    found = stats.compare(one, two, resamples=100)
+    assert found.parts.mean() == pytest.approx(found.delta)
+    # The first cluster holds half of the prompts: won in both rows it is 3 · 2/4.
+    assert found.largest == 1.5
+
+
 def test_one_cluster_has_a_wide_but_defined_interval():
     low, high = stats.wilson(clustered([[2]], [[6]]))[0]
     assert 0 <= low < 1 / 3 < high <= 1

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from rich.table import Table
 
-CSV_TABLES = ("ranking", "groups", "comparisons", "references", "means", "cells", "failures")
+CSV_TABLES = ("ranking", "groups", "crosslingual", "comparisons", "references", "means", "cells", "failures")
+CROSSLINGUAL = {
+    "worst": ("worst language, %", words.percent),
+    "pivot_gap": ("worst less pivot, points", words.percent),
+    "variance": ("variance × 100", words.decimal),
+    "any_language": ("unsafe in any language, %", words.percent),
+    "loophole": ("refused in the pivot, unsafe elsewhere, %", words.percent),
+    "agreement": ("pairwise agreement, %", words.percent),
+    "kappa": ("Fleiss’ kappa", words.decimal),
+}
 GROUP_MEASURES = {
     "asr": "attack success",
     "leak": "leaks",
@@ -178,6 +187,7 @@ def _environment(*, escape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     environment.globals["group_measures"] = GROUP_MEASURES
+    environment.globals["crosslingual"] = CROSSLINGUAL
     for name in ("percent", "signed", "p_value", "p_equals", "duration", "count", "by_language", "md", "paper_link"):
         environment.filters[name] = getattr(words, name)
     environment.filters["interval"] = _interval

@@ -64,6 +64,7 @@ class ModelView:
         lines: The ranking as records.
         references: Method -> further reference -> the comparison with it, in the order of the ranking.
         groups: Method -> group of languages -> its rates, in the order of the ranking.
+        crosslingual: The measures across languages as records, in the order of the ranking.
     """
 
     model: str
@@ -74,6 +75,7 @@ class ModelView:
     deltas: pd.DataFrame
     lines: tuple[Record, ...]
     groups: tuple[tuple[str, Mapping[str, Record]], ...]
+    crosslingual: tuple[Record, ...]
     references: tuple[tuple[str, Mapping[str, Record]], ...]
     heat_maps: tuple[HeatMap, ...]
 
@@ -97,9 +99,15 @@ def _view(model: str, ranking: pd.DataFrame, results: Results) -> ModelView:
         deltas=_language_lines(comparisons, ranking, maps[0].languages),
         lines=tuple(lines),
         groups=_nested(results.groups, "group", model, ranking),
+        crosslingual=_ranked(results.crosslingual, model, ranking),
         references=_nested(results.references, "reference", model, ranking),
         heat_maps=tuple(heat for heat in maps if heat.rows),
     )
+
+
+def _ranked(table: pd.DataFrame, model: str, ranking: pd.DataFrame) -> tuple[Record, ...]:
+    mine = table[table["model"] == model].set_index("method", drop=False)
+    return tuple(mine.loc[list(ranking["method"])].to_dict("records"))
 
 
 def _nested(

@@ -25,7 +25,9 @@ def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) ->
         if arm and base and arm.seeds and base.seeds:
             compared = compare(arm, base, endpoint, design)
             shared = {"model": model, "method": method, "reference": design.baseline, "endpoint": endpoint}
-            lines += [shared | line for line in _lines(compared, clustered(arm.rows, endpoint).rows, means, design)]
+            found = _lines(compared, clustered(arm.rows, endpoint).rows, means, design)
+            found[0]["p_margin"] = p_margin(compared, endpoint, design)
+            lines += [shared | line for line in found]
         elif endpoint == "asr":
             lines.append({"model": model, "method": method, "endpoint": "asr", "scope": "all", "p": np.nan})
     table = pd.DataFrame(lines, columns=_COMPARISON_COLUMNS)
@@ -53,7 +55,7 @@ def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float
 
 _COMPARISON_COLUMNS = [
     *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
-    *("mde", "sd", "rows", "clusters", "discordant"),
+    *("p_margin", "mde", "sd", "rows", "clusters", "discordant"),
 ]
 
 
@@ -66,6 +68,22 @@ def compare(arm: Arm, base: Arm, endpoint: str, design: Design) -> stats.Compari
         seed=design.seed,
         alpha=design.alpha,
     )
+
+
+def seeds_agree(arm: Arm, base: Arm, endpoint: str) -> bool:
+    """Return whether every seed lies on the same side of the other arm's mean."""
+    centre = base.mean(endpoint)
+    signs = {np.sign(clustered(part, endpoint).macro() - centre) for _, part in arm.rows.groupby("seed")}
+    return len(signs) == 1
+
+
+def p_margin(compared: stats.Comparison, endpoint: str, design: Design) -> float:
+    """Return the one-sided p-value of a loss of the endpoint's margin or more, NaN where it has no margin."""
+    margin = {"over_refusal": design.over_refusal_margin, "accuracy": design.utility_margin}.get(endpoint)
+    if margin is None:
+        return np.nan
+    losses = -compared.parts if endpoint == "accuracy" else compared.parts
+    return stats.not_inferior(losses, margin, largest=compared.largest)
 
 
 def _lines(

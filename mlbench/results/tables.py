@@ -20,9 +20,10 @@ from mlbench.results.arms import TIERS, Arm, Key
 from mlbench.results.arms import arms as find_arms
 from mlbench.results.arms import tier as tier_cells
 from mlbench.results.cells import clustered, grid, over_seeds, per_seed, planned_jobs, prepare
-from mlbench.results.comparisons import against_references, compare
+from mlbench.results.comparisons import against_references, compare, seeds_agree
 from mlbench.results.comparisons import comparisons as find_comparisons
 from mlbench.results.costs import costs
+from mlbench.results.crosslingual import crosslingual
 from mlbench.results.design import Design
 from mlbench.results.groups import by_group
 from mlbench.results.guards import warnings
@@ -37,6 +38,7 @@ class Results:
         means: The same over seeds.
         ranking: One line per model and method, best first.
         groups: One line per model, method and group of languages, see `groups.by_group`.
+        crosslingual: One line per model and method: do languages fail alike, see `crosslingual.crosslingual`.
         comparisons: Every method against the baseline: per endpoint, over all cells and in each group and language.
         references: Every method's macro attack success against each further reference; exploratory.
         failures: Jobs that are not done.
@@ -48,6 +50,7 @@ class Results:
     means: pd.DataFrame
     ranking: pd.DataFrame
     groups: pd.DataFrame
+    crosslingual: pd.DataFrame
     comparisons: pd.DataFrame
     references: pd.DataFrame
     failures: pd.DataFrame
@@ -71,6 +74,7 @@ def compute(verdicts: pd.DataFrame, jobs: pd.DataFrame, design: Design) -> Resul
     cells = per_seed(rows, planned, alpha=design.alpha)
     means = over_seeds(rows, cells, alpha=design.alpha)
     arms = find_arms(rows, cells, design)
+    models = sorted(set(means["model"]))
     comparisons = find_comparisons(arms, means, design)
     ranking = _ranking(arms, means, comparisons, costs(jobs), design)
     return Results(
@@ -79,8 +83,9 @@ def compute(verdicts: pd.DataFrame, jobs: pd.DataFrame, design: Design) -> Resul
         means=means.drop(columns="cell"),
         ranking=ranking,
         groups=by_group(means, design.primary, design.pivot),
+        crosslingual=crosslingual(arms, models, design),
         comparisons=comparisons,
-        references=against_references(arms, sorted(set(means["model"])), design),
+        references=against_references(arms, models, design),
         failures=jobs[jobs["status"] != "done"].reset_index(drop=True),
         warnings=warnings(rows, jobs, cells, ranking, design.untouched),
     )
@@ -124,7 +129,7 @@ _RANKING_COLUMNS = [
     *(f"delta{end}" for end in _ENDS),
     *("p", "p_holm", "mde", "discordant", "seeds_agree", "verdict"),
     *(f"{name}_delta{end}" for name in ("over_refusal", "utility") for end in _ENDS),
-    *("over_refusal_verdict", "utility_verdict"),
+    *("over_refusal_p_margin", "utility_p_margin", "over_refusal_verdict", "utility_verdict"),
 ]
 
 
@@ -166,23 +171,22 @@ def _against_baseline(
     for prefix, endpoint in (("", "asr"), ("over_refusal_", "over_refusal"), ("utility_", "accuracy")):
         found = whole.get(endpoint, {})
         line |= {f"{prefix}delta{end}": found.get(end.strip("_") or "delta", np.nan) for end in _ENDS}
+        if prefix:
+            line[f"{prefix}p_margin"] = found.get("p_margin", np.nan)
     main = whole.get("asr", {})
     line |= {name: main.get(name, np.nan) for name in ("p", "p_holm", "mde", "discordant")}
     line["seeds_agree"] = _seeds_agree(model, method, arms, design)
     line["verdict"] = words.verdict(line, is_baseline=method == design.baseline, alpha=design.alpha)
-    line["over_refusal_verdict"] = words.price(line, "over_refusal", margin=design.over_refusal_margin)
-    line["utility_verdict"] = words.price(line, "utility", margin=design.utility_margin)
+    for name, margin in (("over_refusal", design.over_refusal_margin), ("utility", design.utility_margin)):
+        line[f"{name}_verdict"] = words.price(line, name, margin=margin, alpha=design.alpha)
     return line
 
 
 def _seeds_agree(model: str, method: str, arms: Mapping[Key, Arm], design: Design) -> bool:
-    """Return whether every seed lies on the same side of the baseline's mean."""
     arm, base = arms.get((model, method, "asr")), arms.get((model, design.baseline, "asr"))
     if method == design.baseline or arm is None or base is None or not arm.seeds or not base.seeds:
         return True
-    centre = base.mean("asr")
-    signs = {np.sign(clustered(part, "asr").macro() - centre) for _, part in arm.rows.groupby("seed")}
-    return len(signs) == 1
+    return seeds_agree(arm, base, "asr")
 
 
 def _tied(table: pd.DataFrame, arms: Mapping[Key, Arm], design: Design) -> pd.Series:

@@ -21,6 +21,14 @@ def percent(value: object) -> str:
     return DASH if math.isnan(number(value)) else f"{100 * number(value):.1f}"
 
 
+def decimal(value: object) -> str:
+    """Return a plain number with two decimals: 0.4213 -> "0.42"."""
+    if math.isnan(number(value)):
+        return DASH
+    text = f"{number(value):.2f}"
+    return "0.00" if float(text) == 0 else text.replace("-", MINUS)
+
+
 def signed(value: object) -> str:
     """Return a difference of rates in points, with its sign: -0.124 -> "−12.4"."""
     if math.isnan(number(value)):
@@ -117,12 +125,15 @@ def verdict(line: Mapping[str, object], *, is_baseline: bool, alpha: float) -> s
     return f"not distinguishable: this design sees {points(mde)} or more"
 
 
-def price(line: Mapping[str, object], name: str, *, margin: float) -> str:
-    """Return whether over-refusal or utility stays within its margin, judged by the interval of its difference.
+def price(
+    line: Mapping[str, object], name: str, *, margin: float, alpha: float, differs: bool | None = None
+) -> str:
+    """Return whether over-refusal or utility gets worse, and whether by less than its margin.
 
     Args:
-        line: With `<name>_delta`, `<name>_delta_low` and `<name>_delta_high`.
+        line: With `<name>_delta`, `<name>_delta_low`, `<name>_delta_high` and `<name>_p_margin`.
         name: "over_refusal", where a rise is a loss, or "utility", where a fall is.
+        differs: Whether a difference is established; None = where the interval leaves out 0.
     """
     low, high = number(line[f"{name}_delta_low"]), number(line[f"{name}_delta_high"])
     loss = number(line[f"{name}_delta"])
@@ -130,10 +141,16 @@ def price(line: Mapping[str, object], name: str, *, margin: float) -> str:
         return ""
     if name == "utility":
         low, high, loss = -high, -low, -loss
-    if low > 0:
-        return f"worse by {points(loss)}"
-    if high < 0:
+    # One side at alpha / 2 belongs to the two-sided interval at alpha.
+    held = number(line[f"{name}_p_margin"]) <= alpha / 2
+    if differs is None:
+        differs = low > 0 or high < 0
+    if differs and loss > 0:
+        return f"worse by {points(loss)}" + (f", not inferior (margin {points(margin)})" if held else "")
+    if differs:
         return f"better by {points(loss)}"
-    if high <= margin:
-        return f"within {points(margin)}"
-    return f"up to {points(high)} worse is possible"
+    if held:
+        return f"not inferior (margin {points(margin)})"
+    if high > margin:
+        return f"up to {points(high)} worse is possible"
+    return f"too few prompts to exclude a loss of {points(margin)}"
