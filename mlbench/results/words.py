@@ -125,9 +125,7 @@ def verdict(line: Mapping[str, object], *, is_baseline: bool, alpha: float) -> s
     return f"not distinguishable: this design sees {points(mde)} or more"
 
 
-def price(
-    line: Mapping[str, object], name: str, *, margin: float, alpha: float, differs: bool | None = None
-) -> str:
+def price(line: Mapping[str, object], name: str, *, margin: float, alpha: float, differs: bool | None = None) -> str:
     """Return whether over-refusal or utility gets worse, and whether by less than its margin.
 
     Args:
