@@ -10,8 +10,10 @@ import ast
 import hashlib
 import inspect
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, asdict, dataclass, fields, is_dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +23,7 @@ from pydantic import TypeAdapter
 
 from mlbench import core
 from mlbench.core import Answer, Checkpoint, Judge, Kind, Label, Method, Need, Prompt, Task, Tier
-from mlbench.corpus import lacks, view
+from mlbench.corpus import lacks, preferences, view
 from mlbench.errors import MlbenchError, UserError
 
 if TYPE_CHECKING:
@@ -214,18 +216,24 @@ def _trial(subject: Method, folder: Path, architecture: str, rank: int) -> Itera
 
 
 def _start(folder: Path, architecture: str) -> Checkpoint:
-    """Return a random model that writes letters and ends its answers at the token limit, as it would not by itself."""
-    from transformers import GenerationConfig
+    """Return a tiny model in a folder of its own."""
+    folder.mkdir(parents=True)
+    for name, content in _taught(architecture).items():
+        (folder / name).write_bytes(content)
+    return Checkpoint(base=str(folder))
 
-    from mlbench import tiny
 
-    start = tiny.model(folder, architecture)
-    habits = GenerationConfig.from_pretrained(folder)
-    marks = tiny.tokenizer().get_added_vocab().values()
-    habits.suppress_tokens = [mark for mark in marks if mark != habits.eos_token_id]
-    habits.forced_eos_token_id = habits.eos_token_id
-    habits.save_pretrained(folder)
-    return start
+@cache
+def _taught(architecture: str) -> Mapping[str, bytes]:
+    """Return the files of a random model that has learnt to end its answers, as any real one does."""
+    from mlbench import tiny, training
+
+    with tempfile.TemporaryDirectory() as place:
+        budget = tiny.budget(steps=40, batch_size=12, learning_rate=1e-2)
+        run = tiny.Log(folder=Path(place) / "run", training=budget)
+        rows = preferences(tiny.corpus(), "all", benign=True, rejected=False)
+        made = training.sft(tiny.model(Path(place) / "start", architecture), rows, run)
+        return {path.name: path.read_bytes() for path in Path(made.base).iterdir()}
 
 
 def _digest(folder: Path) -> str:

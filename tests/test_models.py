@@ -232,7 +232,8 @@ def test_an_incomplete_folder_is_refused_by_name(folder: Path, name: str) -> Non
 
 
 def test_adapters_are_merged_in_order(tiny_model: Path, tmp_path: Path, loaded: models.Loaded) -> None:
-    from mlbench.corpus import preferences, sft
+    from mlbench.corpus import preferences
+    from mlbench.training import sft
 
     start = Checkpoint(base=str(tiny_model))
     rows = preferences(tiny.corpus(4), "pivot", benign=True, rejected=False)
