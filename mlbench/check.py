@@ -10,10 +10,8 @@ import ast
 import hashlib
 import inspect
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import FrozenInstanceError, asdict, dataclass, fields, is_dataclass
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +21,7 @@ from pydantic import TypeAdapter
 
 from mlbench import core
 from mlbench.core import Answer, Checkpoint, Judge, Kind, Label, Method, Need, Prompt, Task, Tier
-from mlbench.corpus import lacks, preferences, view
+from mlbench.corpus import lacks, view
 from mlbench.errors import MlbenchError, UserError
 
 if TYPE_CHECKING:
@@ -199,7 +197,7 @@ def _trial(subject: Method, folder: Path, architecture: str, rank: int) -> Itera
     from mlbench import tiny
 
     on = f"{architecture}, {f'LoRA rank {rank}' if rank else 'all weights'}"
-    start = _start(folder / "start", architecture)
+    start = tiny.taught(folder / "start", architecture)
     before = _digest(folder / "start")
     run = tiny.Log(folder=folder / "run", training=tiny.budget(lora_rank=rank))
     try:
@@ -213,27 +211,6 @@ def _trial(subject: Method, folder: Path, architecture: str, rank: int) -> Itera
     yield _attempt(f"writes below the run's folder only ({on})", lambda: _places(result, start, run.folder))
     yield _attempt(f"loads in transformers and peft alone ({on})", lambda: _loads(result))
     yield _attempt(f"tells what it read ({on})", lambda: _tells(subject, run, start, result))
-
-
-def _start(folder: Path, architecture: str) -> Checkpoint:
-    """Return a tiny model in a folder of its own."""
-    folder.mkdir(parents=True)
-    for name, content in _taught(architecture).items():
-        (folder / name).write_bytes(content)
-    return Checkpoint(base=str(folder))
-
-
-@cache
-def _taught(architecture: str) -> Mapping[str, bytes]:
-    """Return the files of a random model that has learnt to end its answers, as any real one does."""
-    from mlbench import tiny, training
-
-    with tempfile.TemporaryDirectory() as place:
-        budget = tiny.budget(steps=40, batch_size=12, learning_rate=1e-2)
-        run = tiny.Log(folder=Path(place) / "run", training=budget)
-        rows = preferences(tiny.corpus(), "all", benign=True, rejected=False)
-        made = training.sft(tiny.model(Path(place) / "start", architecture), rows, run)
-        return {path.name: path.read_bytes() for path in Path(made.base).iterdir()}
 
 
 def _digest(folder: Path) -> str:
@@ -284,7 +261,7 @@ def _tells(subject: Method, run: Log, start: Checkpoint, result: Checkpoint) -> 
 def _repeats(subject: Method, folder: Path, architecture: str) -> str:
     from mlbench import tiny
 
-    start = _start(folder / "start", architecture)
+    start = tiny.taught(folder / "start", architecture)
     contents = []
     for name in ("first", "second"):
         run = tiny.Log(folder=folder / name, seed=7)

@@ -6,8 +6,10 @@ grouped-query attention, tied embeddings, normalised queries, capped logits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,6 +20,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from mlbench.core import Checkpoint, Corpus, Example, Training
+from mlbench.corpus import preferences
 
 LANGUAGES = ("en", "xa", "xb", "xc")
 
@@ -65,6 +68,25 @@ def model(folder: Path, architecture: str = "llama", *, layers: int = 2, seed: i
     made.save_pretrained(folder)
     words.save_pretrained(folder)
     return Checkpoint(base=str(folder))
+
+
+def taught(folder: Path, architecture: str) -> Checkpoint:
+    """Return a model that has learnt to end its answers, as any real one does, saved in a folder of its own."""
+    folder.mkdir(parents=True)
+    for name, content in _taught(architecture).items():
+        (folder / name).write_bytes(content)
+    return Checkpoint(base=str(folder))
+
+
+@cache
+def _taught(architecture: str) -> Mapping[str, bytes]:
+    from mlbench import training
+
+    with tempfile.TemporaryDirectory() as place:
+        run = Log(folder=Path(place) / "run", training=budget(steps=40, batch_size=12, learning_rate=1e-2))
+        rows = preferences(corpus(), "all", benign=True, rejected=False)
+        made = training.sft(model(Path(place) / "start", architecture), rows, run)
+        return {path.name: path.read_bytes() for path in Path(made.base).iterdir()}
 
 
 def corpus(prompts: int = 6, languages: tuple[str, ...] = LANGUAGES) -> Corpus:
