@@ -32,6 +32,19 @@ SCRIPTS: dict[Language, tuple[str, ...]] = {
 }  # fmt: skip
 """ISO 15924 codes of the scripts in which texts of a language are expected; a code that is missing is not checked."""
 
+FLORES: dict[Language, str] = {
+    "af": "afr_Latn", "am": "amh_Ethi", "ar": "arb_Arab", "bg": "bul_Cyrl", "bn": "ben_Beng", "ckb": "ckb_Arab",
+    "cs": "ces_Latn", "de": "deu_Latn", "el": "ell_Grek", "en": "eng_Latn", "es": "spa_Latn", "fa": "pes_Arab",
+    "fr": "fra_Latn", "gu": "guj_Gujr", "he": "heb_Hebr", "hi": "hin_Deva", "hu": "hun_Latn", "hy": "hye_Armn",
+    "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "jv": "jav_Latn", "ka": "kat_Geor", "kmr": "kmr_Latn",
+    "kn": "kan_Knda", "ko": "kor_Hang", "ml": "mal_Mlym", "mr": "mar_Deva", "ms": "zsm_Latn", "ne": "npi_Deva",
+    "nl": "nld_Latn", "pa": "pan_Guru", "pl": "pol_Latn", "ps": "pbt_Arab", "pt": "por_Latn", "ru": "rus_Cyrl",
+    "sr": "srp_Cyrl", "sv": "swe_Latn", "sw": "swh_Latn", "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai",
+    "tl": "tgl_Latn", "tr": "tur_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "vi": "vie_Latn", "yo": "yor_Latn",
+    "zh": "zho_Hans", "zu": "zul_Latn",
+}  # fmt: skip
+"""FLORES-200's codes, which NLLB and Belebele use. Kurdish ("ku") has none: kmr is Kurmanji, ckb Sorani."""
+
 TIERS: dict[Tier, tuple[Language, ...]] = {
     "high": ("en", "zh", "it", "vi", "ru", "de", "es", "fr", "ja", "nl", "pl", "pt", "cs", "tr"),
     "mid": ("ar", "ko", "th", "bg", "el", "fa", "he", "hi", "hu", "id", "sr", "sv", "uk"),

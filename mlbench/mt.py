@@ -33,19 +33,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
-NLLB: dict[Language, str] = {
-    "af": "afr_Latn", "am": "amh_Ethi", "ar": "arb_Arab", "bg": "bul_Cyrl", "bn": "ben_Beng", "ckb": "ckb_Arab",
-    "cs": "ces_Latn", "de": "deu_Latn", "el": "ell_Grek", "en": "eng_Latn", "es": "spa_Latn", "fa": "pes_Arab",
-    "fr": "fra_Latn", "gu": "guj_Gujr", "he": "heb_Hebr", "hi": "hin_Deva", "hu": "hun_Latn", "hy": "hye_Armn",
-    "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "jv": "jav_Latn", "ka": "kat_Geor", "kmr": "kmr_Latn",
-    "kn": "kan_Knda", "ko": "kor_Hang", "ml": "mal_Mlym", "mr": "mar_Deva", "ms": "zsm_Latn", "ne": "npi_Deva",
-    "nl": "nld_Latn", "pa": "pan_Guru", "pl": "pol_Latn", "ps": "pbt_Arab", "pt": "por_Latn", "ru": "rus_Cyrl",
-    "sr": "srp_Cyrl", "sv": "swe_Latn", "sw": "swh_Latn", "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai",
-    "tl": "tgl_Latn", "tr": "tur_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "vi": "vie_Latn", "yo": "yor_Latn",
-    "zh": "zho_Hans", "zu": "zul_Latn",
-}  # fmt: skip
-"""NLLB's codes. Kurdish ("ku") has none of its own: kmr is Kurmanji in Latin letters, ckb Sorani in Arabic ones."""
-
 
 class EngineEntry(Entry):
     """What translates.
@@ -143,11 +130,11 @@ class Nllb:
         Raises:
             ConfigError: It is not known.
         """
-        found = self.entry.names.get(language) or NLLB.get(language)
+        found = self.entry.names.get(language) or languages.FLORES.get(language)
         if found is None:
             raise ConfigError(
                 f"no code of an NLLB model is known for {language!r}",
-                hint=f"{nearest(language, NLLB)} or say it: names: {{{language}: xyz_Latn}}".strip(),
+                hint=f"{nearest(language, languages.FLORES)} or say it: names: {{{language}: xyz_Latn}}".strip(),
             )
         return found
 

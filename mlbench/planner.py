@@ -64,6 +64,7 @@ class _Planner:
         self.excluded: list[str] = []
         self.notes: list[str] = []
         self.corpora: dict[str, Corpus] = {}
+        self.views: dict[frozenset[Need], str] = {}
         self.prompts: dict[str, tuple[Prompt, ...]] = {}
         self.texts: dict[str, list[Prompt]] = {}
         self.overlaps: dict[str, Mapping[str, Mapping[str, int]]] = {}
@@ -197,6 +198,7 @@ class _Planner:
 
     def _model_cells(self, model: Model) -> None:
         corpus = self._corpus(model)
+        self.views.clear()
         for index, entry in enumerate(self.settings.methods):
             with self.shootout.at("methods", index):
                 for link in self.chains[index]:
@@ -270,10 +272,12 @@ class _Planner:
         return tuple(keys)
 
     def _add_corpus(self, corpus: Corpus, needs: Iterable[Need]) -> str:
-        visible = corpora.view(corpus, needs)
-        key = corpora.digest(visible)
-        self.corpora[key] = visible
-        return key
+        wanted = frozenset(needs)
+        if wanted not in self.views:  # hashing a corpus takes a tenth of a second, and many jobs read the same view
+            visible = corpora.view(corpus, wanted)
+            self.views[wanted] = corpora.digest(visible)
+            self.corpora[self.views[wanted]] = visible
+        return self.views[wanted]
 
     def _task_cells(self, model: Model, method: str, seed: int, entry: TaskEntry, chain: tuple[str, ...]) -> None:
         task = self.tasks[entry.label]

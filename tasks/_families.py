@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mlbench.core import Language
+from mlbench.languages import FLORES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +30,6 @@ class Family:
     licence: str = ""
 
 
-FLORES: dict[Language, str] = {
-    "af": "afr_Latn", "am": "amh_Ethi", "ar": "arb_Arab", "bg": "bul_Cyrl", "bn": "ben_Beng", "ckb": "ckb_Arab",
-    "cs": "ces_Latn", "de": "deu_Latn", "el": "ell_Grek", "en": "eng_Latn", "es": "spa_Latn", "fa": "pes_Arab",
-    "fr": "fra_Latn", "gu": "guj_Gujr", "he": "heb_Hebr", "hi": "hin_Deva", "hu": "hun_Latn", "hy": "hye_Armn",
-    "id": "ind_Latn", "it": "ita_Latn", "ja": "jpn_Jpan", "jv": "jav_Latn", "ka": "kat_Geor", "kn": "kan_Knda",
-    "ko": "kor_Hang", "ml": "mal_Mlym", "mr": "mar_Deva", "ms": "zsm_Latn", "ne": "npi_Deva", "nl": "nld_Latn",
-    "pa": "pan_Guru", "pl": "pol_Latn", "ps": "pbt_Arab", "pt": "por_Latn", "ru": "rus_Cyrl", "sr": "srp_Cyrl",
-    "sv": "swe_Latn", "sw": "swh_Latn", "ta": "tam_Taml", "te": "tel_Telu", "th": "tha_Thai", "tl": "tgl_Latn",
-    "tr": "tur_Latn", "uk": "ukr_Cyrl", "ur": "urd_Arab", "vi": "vie_Latn", "yo": "yor_Latn", "zh": "zho_Hans",
-    "zu": "zul_Latn",
-}  # fmt: skip
-"""Codes of FLORES-200; other languages of Belebele, its dialects and its Latin spellings are named in `codes`."""
-
-
 def _same(codes: str) -> dict[Language, str]:
     return {code: code for code in codes.split()}
 
@@ -63,7 +50,8 @@ _GLOBAL_MMLU = Family(
 
 FAMILIES: Mapping[str, Family] = {
     "belebele_{language}": Family(
-        codes=FLORES,
+        # It has no Kurmanji; its dialects and Latin spellings are named in `codes`.
+        codes={code: name for code, name in FLORES.items() if code != "kmr"},
         id=("link", "question_number"),
         cluster=("link",),  # a passage has one or two questions
         metric="acc",
