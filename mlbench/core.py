@@ -309,8 +309,9 @@ class Method(Protocol):
 class Judge(Protocol):
     """Grades answers; the result has the length and the order of its input.
 
-    It may have `provenance() -> dict[str, str]`: model, revision, hash of the template, decoding; written beside every
-    rate it gave. It may have `check()`, which raises a `UserError` while a shootout is planned.
+    It may have besides: `provenance() -> dict[str, str]`, model, revision, hash of the template, decoding, written
+    beside every rate it gave; `costs() -> dict[str, float]`, what it has used, kept with the job; `check()`, which
+    raises a `UserError` while a shootout is planned.
     """
 
     def grade(self, answers: Sequence[Answer]) -> Sequence[Verdict]:

@@ -193,10 +193,11 @@ def loads() -> int:
 
 
 class Judged(NamedTuple):
-    """Result of a judge job: one verdict per answer, and what the judge says they depend on besides its code."""
+    """Result of a judge job: one verdict per answer, what they depend on besides the judge's code, what they cost."""
 
     verdicts: list[Verdict]
     provenance: dict[str, str]
+    costs: dict[str, float]
 
 
 def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) -> Judged:
@@ -214,4 +215,6 @@ def judge(spec: Mapping[str, Any], answers: Sequence[Answer], report: Report) ->
         if verdict.label not in get_args(Label):
             raise PluginError(f"judge {spec['judge']!r} gave the label {verdict.label!r}", allowed=get_args(Label))
     report("judging", len(answers), len(answers))
-    return Judged(verdicts, dict(made.provenance()) if hasattr(made, "provenance") else {})
+    provenance = made.provenance() if hasattr(made, "provenance") else {}
+    costs = made.costs() if hasattr(made, "costs") else {}
+    return Judged(verdicts, dict(provenance), dict(costs))

@@ -101,7 +101,7 @@ def _judge(store: Store, job: Mapping[str, Any], folder: Path, report: jobs.Repo
     judged = jobs.judge(spec, answers, report)
     write_verdicts(folder, answers, judged.verdicts)
     unparsed = sum(verdict.label == "unparsed" for verdict in judged.verdicts)
-    return {"unparsed": unparsed, "provenance": judged.provenance}
+    return {"unparsed": unparsed, "provenance": judged.provenance, **judged.costs}
 
 
 RUNNERS = {"align": _align, "answer": _answer, "judge": _judge}

@@ -31,6 +31,9 @@ class Even:
     def provenance(self):
         return {"model": "even"}
 
+    def costs(self):
+        return {"judge_requests": 4, "judge_price": 0.25}
+
 
 plugin = Even
 '''
@@ -58,6 +61,9 @@ def test_a_second_judge_writes_no_answer_again_and_is_compared_with_the_first(ru
     # Of four prompts, two have an odd number.
     assert set(table["both"] + table["second"]) == {2}
     assert (run / "report" / "agreement-even.csv").is_file()
+    store = Store(run)
+    facts = [store.status(key).facts for key in rejudge.read(run, "even")["jobs"]]  # type: ignore[union-attr]
+    assert [fact["judge_price"] for fact in facts] == [0.25] * 3
 
 
 def test_a_report_may_be_made_by_either_judge(run: Path) -> None:
