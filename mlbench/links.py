@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -96,3 +96,16 @@ def _budget(shootout: Loaded, preset: Preset) -> dict[str, Any]:
     named = shootout.document.data.get("training") or {}
     budget = asdict(shootout.settings.training)
     return budget | {name: value for name, value in preset.training.items() if name not in named}
+
+
+def unequal_budgets(methods: Mapping[str, Sequence[Mapping[str, Any]]], baseline: str) -> list[str]:
+    """Return a sentence on methods that do not train as long as the baseline: a gain may be that of the steps."""
+    rows = {
+        label: sum(
+            link["training"]["steps"] * link["training"]["batch_size"] for link in chain if link["effect"] == "training"
+        )
+        for label, chain in methods.items()
+    }
+    control = rows[baseline]
+    other = [f"{label} {count:,}" for label, count in rows.items() if count and control and count != control]
+    return [f"rows trained on differ from the baseline's {control:,}: {', '.join(other)}"] if other else []

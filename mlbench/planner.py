@@ -82,6 +82,7 @@ class _Planner:
             for entry, chain in zip(self.settings.methods, self.chains, strict=True)
         }
         generation.check(self.shootout, self.methods)
+        self.notes += links.unequal_budgets(self.methods, self.settings.baseline or self.settings.methods[0].label)
         for model in self.models:
             self._model_cells(model)
         if not self.cells:

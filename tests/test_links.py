@@ -155,3 +155,11 @@ def test_a_reconstruction_is_marked_wherever_its_results_are(loaded: Any, bench:
     assert set(outcome.results.ranking["method"]) == {"none", "tuned (reconstruction)"}
     for name in ("report.html", "report.md", "ranking.csv", "cells.csv"):
         assert "tuned (reconstruction)" in Path(outcome.report[name]).read_text(encoding="utf-8")
+
+
+def test_methods_that_train_longer_than_the_baseline_are_named(loaded: Any) -> None:
+    longer = {"use": "sft", "name": "longer", "training": {"steps": 5}}
+    plan = planner.make(loaded(["sft", longer, {"use": "sft", "name": "same"}], baseline="sft"))
+    assert "rows trained on differ from the baseline's 8: longer 20" in plan.notes
+    # An untouched baseline trains on nothing: there is no budget to compare with.
+    assert not [note for note in planner.make(loaded(["sft", longer])).notes if "rows trained" in note]
