@@ -139,7 +139,7 @@ def test_bootstrap_draws_the_same_clusters_for_all_languages():
 def test_bootstrap_does_not_depend_on_the_batch(monkeypatch):
     data = simulated(np.random.default_rng(0))
     whole = stats.draw_rates(data, resamples=300, seed=1)
-    monkeypatch.setattr(stats, "BATCH_NUMBERS", 1000)
+    monkeypatch.setattr("mlbench.stats.rates.BATCH_NUMBERS", 1000)
     assert stats.draw_rates(data, resamples=300, seed=1) == pytest.approx(whole)
 
 
