@@ -16,7 +16,7 @@ from mlbench import environment, plugins
 from mlbench.core import Corpus, Language, Model, Prompt, Task
 from mlbench.shootout import Loaded
 
-FORMAT = 3
+FORMAT = 4
 """Counts up whenever `as_data` changes its keys."""
 JobKind = Literal["align", "answer", "judge"]
 ENGINE: dict[str, tuple[str, ...]] = {
@@ -148,18 +148,22 @@ def as_data(plan: Plan, command: str) -> dict[str, Any]:
 
 
 def _about_methods(links: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what a method's plugins say of themselves: one line each, and the numbers of their papers."""
+    """Return what a method's plugins say of themselves: one line each, the numbers and the BibTeX of their papers."""
     classes = [plugins.load("method", link["method"]) for link in links]
     notes = [(inspect.getdoc(inspect.getmodule(cls)) or "").split("\n")[0] for cls in classes]
-    reported = {
-        ", ".join(str(value) for name, value in row.items() if name != "value"): str(row["value"])
-        for cls in classes
-        for row in getattr(cls, "reported", ())
+    return {
+        "note": " ".join(notes),
+        "reported": [dict(row) for cls in classes for row in getattr(cls, "reported", ())],
+        "fidelity": sorted({link["fidelity"] for link in links}),
+        "citations": _citations(classes),
     }
-    fidelity = sorted({link["fidelity"] for link in links})
-    return {"note": " ".join(notes), "reported": reported, "fidelity": fidelity}
 
 
 def _about_task(task: Any) -> dict[str, Any]:
     licence = getattr(task, "licence", "")
-    return {"kind": task.kind, "source": task.source, "judge": task.judge, "licence": licence}
+    about = {"kind": task.kind, "source": task.source, "judge": task.judge, "licence": licence}
+    return about | {"citations": _citations([task])}
+
+
+def _citations(plugins_: Sequence[Any]) -> list[str]:
+    return list(dict.fromkeys(filter(None, (getattr(plugin, "citation", "") for plugin in plugins_))))

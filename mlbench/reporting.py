@@ -108,7 +108,8 @@ def _run_info(data: Mapping[str, Any], store: Store) -> Any:
             fields=_fields(links),
             note=data["about"][label]["note"],
             fidelity=", ".join(data["about"][label]["fidelity"]),
-            reported=data["about"][label]["reported"],
+            reported=tuple(data["about"][label]["reported"]),
+            citations=tuple(data["about"][label]["citations"]),
         )
         for label, links in data["methods"].items()
     )
@@ -154,6 +155,7 @@ def _task_info(label: str, task: Mapping[str, Any], data: Mapping[str, Any], kin
         judge=", ".join(sorted({cell["judge"] for cell in cells})) or task["judge"],
         languages=tuple(dict.fromkeys(cell["language"] for cell in cells)),
         prompts=max((cell["prompts"] for cell in cells), default=0),
+        citations=tuple(task["citations"]),
     )
 
 

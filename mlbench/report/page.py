@@ -51,7 +51,9 @@ class MethodInfo:
         fields: Its hyper-parameters, defaults included.
         note: What it does, and where it deviates from its paper.
         fidelity: What the implementation follows: released code, the paper, a reconstruction, or a standard baseline.
-        reported: Numbers of the paper, shown apart and never ranked with measured ones.
+        reported: Numbers of the paper, each with its source, model, metric, method and value; shown apart and never
+            ranked with measured ones.
+        citations: BibTeX entries.
     """
 
     name: str
@@ -60,7 +62,8 @@ class MethodInfo:
     fields: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
     fidelity: str = ""
-    reported: Mapping[str, str] = field(default_factory=dict)
+    reported: tuple[Mapping[str, str | float], ...] = ()
+    citations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +82,7 @@ class TaskInfo:
 
     Attributes:
         prompts: Prompts per language.
+        citations: BibTeX entries.
     """
 
     name: str
@@ -88,6 +92,7 @@ class TaskInfo:
     judge: str
     languages: tuple[str, ...]
     prompts: int
+    citations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
