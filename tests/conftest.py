@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,6 +18,8 @@ import pytest
 from mlbench import environment
 
 environment.prepare()
+# A suite started in the background inherits an ignored Ctrl-C, and so would the commands whose interruption is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TASK = '''
 """A task of a few made-up requests in three languages."""
