@@ -160,19 +160,36 @@ cli_track.register(app)
 @app.command()
 def report(
     folder: RunFolder,
+    other: Annotated[Path | None, typer.Argument(help="A second run folder to compare with the first.")] = None,
     judge: Annotated[str, typer.Option(help="Report by this judgement of `mlbench judge` instead.")] = "",
+    answers: Annotated[
+        bool, typer.Option("--answers/--no-answers", help="Show prompts and answers; they may be harmful.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Write to this folder instead.")] = None,
 ) -> None:
-    """Compute the tables of a run folder again and write its report.
+    """Compute the tables of a run folder again and write its report; with a second run, compare the two.
 
     Example:  mlbench report reports/demo
+              mlbench report reports/demo reports/demo-again
     """
+    if other is not None:
+        return _report_versus(folder, other, judge, out)
     from mlbench import reporting
 
-    written, results = reporting.write_report(folder, judge)
+    written, results = reporting.write_report(folder, judge, answers=answers, folder=out)
     if results is None:
         raise UserError(f"no cell of {folder} is finished yet", hint=f"see: mlbench status {folder}")
     _print_results(results)
     print(f"report: {environment.shown(written['report.html'])}")
+
+
+def _report_versus(one: Path, two: Path, judge: str, out: Path | None) -> None:
+    from mlbench import report as pages
+    from mlbench import versus
+
+    written, found = versus.write(one, two, judge=judge, folder=out)
+    print(pages.summary(found))
+    print(f"report: {environment.shown(written['versus.html'])}")
 
 
 @app.command()
@@ -192,7 +209,7 @@ def judge(
 
     table, failed = verbs.judge(folder, judge, _fields(fields), name=name, inline=inline)
     print("whether an answer is unsafe: the planned judge (first) and this one (second)")
-    print(table.round(3).to_string(index=False))
+    print(table.round(3).to_string(index=False, na_rep="–"))
     if failed:
         print(f"{failed} cells could not be judged; the same command tries them again")
     raise typer.Exit(1 if failed else 0)
@@ -258,7 +275,8 @@ def label_validate(
     """
     from mlbench import verbs
 
-    print(verbs.validate_judge(judge, _fields(fields), xstest).round(3).to_string(index=False))
+    table = verbs.validate_judge(judge, _fields(fields), xstest)
+    print(table.round(3).to_string(index=False, na_rep="–"))
 
 
 @app.command()

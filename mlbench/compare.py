@@ -37,7 +37,8 @@ class Compared:
     """Every method against one of them.
 
     Attributes:
-        table: One line per model, method and group, rates in [0, 1]; `pairs` counts prompts in each language.
+        table: One line per model, method and group, rates in [0, 1]; `pairs` counts prompts in each language. By
+            language, it ends with the exact sign test of source prompts, see `results.comparisons.exact_columns`.
         note: What the comparison may be used for.
     """
 
@@ -121,10 +122,11 @@ def tabulate(verdicts: pd.DataFrame, jobs: pd.DataFrame, design: Design, metric:
             lines += [shared | line for line in _lines(arm, base, endpoint, by, design)]
         else:
             lines.append(shared | {"group": "all"})
-    table = pd.DataFrame(lines, columns=[*COLUMNS[:-2], "sd", "rows", "seeds_agree"])
+    exact = comparisons.EXACT_COLUMNS if by == "language" else ()
+    table = pd.DataFrame(lines, columns=[*COLUMNS[:-2], "sd", "rows", "seeds_agree", *exact])
     if not by:
         table["p_adjusted"] = stats.holm(table["p"].astype(float).tolist())
-    return _worded(table, metric, design, tests=1 if by else len(table))
+    return _worded(table, metric, design, tests=1 if by else len(table))[[*COLUMNS, *exact]]
 
 
 def _lines(arm: Arm, base: Arm, endpoint: str, by: str, design: Design) -> Iterator[dict[str, object]]:
@@ -133,11 +135,13 @@ def _lines(arm: Arm, base: Arm, endpoint: str, by: str, design: Design) -> Itera
     adjusted = _max_t(arm, base, endpoint, groups, design)
     for name, (mine, other) in pairs.items():
         found = comparisons.compare(mine, other, endpoint, design)
+        # The interval of the report: of one language that of its row, of several cells that of their mean.
+        interval = found.row_intervals[0] if by == "language" and len(found.rows) == 1 else found.interval
         yield {
             "group": name,
             "delta": found.delta,
-            "low": found.interval.low,
-            "high": found.interval.high,
+            "low": interval.low,
+            "high": interval.high,
             "p": found.p,
             "p_adjusted": max(found.p, adjusted[name]),  # two draws of sign flips: noise must not turn them round
             "p_margin": comparisons.p_margin(found, endpoint, design),
@@ -147,6 +151,7 @@ def _lines(arm: Arm, base: Arm, endpoint: str, by: str, design: Design) -> Itera
             "sd": found.sd,
             "rows": len(found.rows),
             "seeds_agree": comparisons.seeds_agree(mine, other, endpoint),
+            **(comparisons.exact_columns(found.parts, endpoint, design) if by == "language" else {}),
         }
 
 
@@ -187,7 +192,7 @@ def _worded(table: pd.DataFrame, metric: str, design: Design, *, tests: int) -> 
             )
         mde.append(seen)
         verdicts.append(_verdict({str(key): value for key, value in line.items()} | {"mde": seen}, metric, design))
-    return table.assign(mde=mde, verdict=verdicts)[COLUMNS]
+    return table.assign(mde=mde, verdict=verdicts)
 
 
 def _verdict(line: Mapping[str, object], metric: str, design: Design) -> str:
@@ -201,8 +206,9 @@ def _verdict(line: Mapping[str, object], metric: str, design: Design) -> str:
 
 
 def as_data(found: Compared) -> dict[str, Any]:
-    """Return a comparison as plain data; a missing number is null."""
-    lines = found.table.astype(object).where(found.table.notna(), None).to_dict("records")
+    """Return a comparison as plain data; a missing number is null, infinite odds are the text "Infinity"."""
+    table = found.table.astype(object).where(found.table.notna(), None)
+    lines = table.replace(math.inf, "Infinity").to_dict("records")
     return {
         "metric": found.metric,
         "baseline": found.baseline,
@@ -228,10 +234,15 @@ def text(found: Compared) -> str:
         "pairs (clusters)": [_pairs(line) for line in lines],
         "discordant": [words.count(line["discordant"]) for line in lines],
         "detectable": [words.percent(line["mde"]) for line in lines],
+        "won : lost": [_counts(line) for line in lines],
+        "p exact": [words.p_value(line.get("p_exact")) for line in lines],
+        "odds ratio": [_odds_ratio(line) for line in lines],
         "verdict": [str(line["verdict"]) for line in lines],
     }  # fmt: skip
     left_out = {"p margin"} if found.metric == "asr" else set()
     left_out |= set() if found.by else {"group"}
+    # Won and lost add up to the discordant ones.
+    left_out |= {"discordant"} if "won" in found.table else {"won : lost", "p exact", "odds ratio"}
     left_out |= {"model"} if found.table["model"].nunique() == 1 else set()
     head = f"{TITLES[found.metric].capitalize()} against {found.baseline}, percentage points; {_better(found.metric)}"
     table = _columns({name: entries for name, entries in shown.items() if name not in left_out})
@@ -244,6 +255,23 @@ def _better(metric: str) -> str:
 
 def _pairs(line: Mapping[Any, object]) -> str:
     return words.DASH if pd.isna(line["pairs"]) else f"{words.count(line['pairs'])} ({words.count(line['clusters'])})"
+
+
+def _counts(line: Mapping[Any, object]) -> str:
+    known = "won" in line and not pd.isna(line["won"])
+    return f"{words.count(line['won'])} : {words.count(line['lost'])}" if known else words.DASH
+
+
+def _odds_ratio(line: Mapping[Any, object]) -> str:
+    """Return lost / won with its exact interval: "0.25 [0.04, 0.91]"."""
+    if "odds_ratio" not in line or pd.isna(line["odds_ratio"]):
+        return words.DASH
+    value, low, high = (_odds(line[name]) for name in ("odds_ratio", "odds_low", "odds_high"))
+    return f"{value} [{low}, {high}]"
+
+
+def _odds(value: object) -> str:
+    return "∞" if words.number(value) == math.inf else words.decimal(value)
 
 
 def _columns(shown: Mapping[str, list[str]]) -> list[str]:

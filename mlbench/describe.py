@@ -6,16 +6,20 @@ import os
 import platform
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlbench import cache as caches
-from mlbench import catalogue, environment, plugins, sketch, stats, view
+from mlbench import catalogue, environment, plugins, sketch, stats, usage, view
 from mlbench.plan import Plan
 from mlbench.shootout import Shootout
 from mlbench.store import Store
+
+LOOK_SECONDS = 0.2
+"""How long the use of this machine is looked at."""
 
 
 def of_plan(made: Plan, folder: Path) -> dict[str, Any]:
@@ -166,6 +170,7 @@ def of_run(folder: Path) -> dict[str, Any]:
         "folder": str(store.root),
         "jobs": {f"{kind} {state}": int(count) for (kind, state), count in counts.items()},
         "running": {plan["jobs"][key]["label"]: progress for key, progress in running.items()},
+        "machine": _machine() if running else "",
         "failed": [
             {"label": plan["jobs"][row.key]["label"], "error": f"{row.error_type}: {row.error}", "log": row.log}
             for row in table[table["status"] == "failed"].itertuples()
@@ -177,6 +182,12 @@ def of_run(folder: Path) -> dict[str, Any]:
             if row.seconds
         ],
     }
+
+
+def _machine() -> str:
+    machine = usage.Machine()
+    time.sleep(LOOK_SECONDS)
+    return machine()
 
 
 def _selecting(folder: Path) -> dict[str, Any] | None:
@@ -192,6 +203,8 @@ def run_text(about: Mapping[str, Any]) -> str:
     lines += [f"  {name:<16} {count}" for name, count in sorted(about["jobs"].items())]
     for label, progress in about["running"].items():
         lines.append(" ".join(filter(None, (f"  running: {label}:", *view.doing(progress)))))
+    if about["machine"]:
+        lines.append(f"  {about['machine']}")
     lines += [f"  failed: {item['label']}: {item['error']}\n    log: {item['log']}" for item in about["failed"]]
     lines += [f"  slow: {item['label']} ({item['kind']}): {item['seconds']} s" for item in about["slowest"]]
     return "\n".join(lines)

@@ -92,6 +92,7 @@ def judged(data: Mapping[str, Any], store: Store, filled: pd.DataFrame) -> pd.Da
     rows = frames.verdicts(data, store)
     rows = rows[rows["kind"] == "safety"]
     rows["tier"] = rows["tier"].replace("", "none")
+    rows["source"] = rows["task"] + " " + rows["cluster"]
     people = filled[[*KEY, "human"]]
     known = people.merge(rows[list(KEY)], on=list(KEY), validate="1:1")
     if known.empty:
@@ -107,6 +108,6 @@ def judged(data: Mapping[str, Any], store: Store, filled: pd.DataFrame) -> pd.Da
 
 def error(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the judge's errors and the corrected attack success, per method and tier of languages."""
-    columns = agreement.Columns(strata="stratum", weight="weight", cluster="cluster")
+    columns = agreement.Columns(strata="stratum", weight="weight", cluster="source")
     by = ("method", "tier")
     return agreement.accuracy(rows, columns, by=by), agreement.corrected(rows, columns, by=by)

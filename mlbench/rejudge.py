@@ -128,7 +128,7 @@ def view(data: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def labels(data: Mapping[str, Any], store: Store, record: Mapping[str, Any]) -> pd.DataFrame:
-    """Return one row per answer that both judges have labelled: `planned` and `second`.
+    """Return one row per answer that both judges have labelled: `planned`, `second` and `source`, its source prompt.
 
     Raises:
         DataError: No cell has been judged by both.
@@ -139,5 +139,6 @@ def labels(data: Mapping[str, Any], store: Store, record: Mapping[str, Any]) -> 
         rows = frames.verdicts(seen, store)
         if rows.empty:
             raise DataError("no cell has been judged by both judges yet")
-        sides.append(rows[[*KEY, "kind", "label"]].rename(columns={"label": column}))
-    return sides[0].merge(sides[1].drop(columns="kind"), on=list(KEY), validate="1:1")
+        rows["source"] = rows["task"] + " " + rows["cluster"]
+        sides.append(rows[[*KEY, "kind", "source", "label"]].rename(columns={"label": column}))
+    return sides[0].merge(sides[1].drop(columns=["kind", "source"]), on=list(KEY), validate="1:1")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,35 +9,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlbench import environment
+from mlbench import caveats, environment
 from mlbench.store import Store
 
 if TYPE_CHECKING:
+    from mlbench.report import Curve, JudgeCheck
     from mlbench.results import Design, Results
 
 
-def write_report(root: Path, judge: str = "") -> tuple[Mapping[str, Path], Results | None]:
+def write_report(
+    root: Path, judge: str = "", *, answers: bool = True, folder: Path | None = None
+) -> tuple[Mapping[str, Path], Results | None]:
     """Compute the tables of a run folder and write its report; without any verdict there is none.
 
     Args:
         root: The run folder.
         judge: A judgement besides the planned one; its report lies in report-<judge>.
+        answers: Whether the page holds prompts and answers; they may be harmful.
+        folder: Where the report is written; default: `report` in the run folder.
 
     Raises:
         UserError: The folder holds no plan, or no such judgement.
     """
     from mlbench import report, results
-    from mlbench.results import frames
+    from mlbench.report import answers as browser
+    from mlbench.results import frames, health
 
     store = Store(root)
     data = planned(root, judge)
     rows = frames.verdicts(data, store)
     if rows.empty:
         return {}, None
-    computed = results.compute(rows, frames.jobs(data, store), design(data))
-    said = (*_gate_warnings(store), *_selection_warnings(data["selection"]), *computed.warnings)
-    computed = replace(computed, warnings=said)
-    return report.write(computed, _run_info(data, store), root / (f"report-{judge}" if judge else "report")), computed
+    curves = frames.curves(data, store)
+    computed = results.compute(rows, health.with_losses(frames.jobs(data, store), curves), design(data))
+    computed = replace(computed, warnings=(*caveats.caveats(data, store), *computed.warnings))
+    sheet = browser.sheet(data, store) if answers else None
+    # Other judges and people were compared with the planned judge only.
+    checks = () if judge else _checks(root / "report")
+    info = replace(_run_info(data, store), answers=sheet, curves=_curves(data, curves), checks=checks)
+    return report.write(computed, info, folder or root / (f"report-{judge}" if judge else "report")), computed
 
 
 def planned(root: Path, judge: str = "") -> dict[str, Any]:
@@ -72,29 +81,6 @@ def design(data: Mapping[str, Any]) -> Design:
         over_refusal_margin=statistics.over_refusal_margin / 100,
         utility_margin=statistics.utility_margin / 100,
     )
-
-
-def _gate_warnings(store: Store) -> tuple[str, ...]:
-    path = store.root / "gate.json"
-    failed = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return tuple(
-        f"{model} fails its acceptance gate ({'; '.join(criteria)}): it does not show the problem cleanly."
-        for model, criteria in failed.items()
-    )
-
-
-def _selection_warnings(log: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return which methods did not get the settings that the rule asks for."""
-    if not log:
-        return ()
-    missed = [label for label, found in log["methods"].items() if not found["admissible"]]
-    found = [f"{', '.join(log['fixed'])}: settings as given, not selected."] if log["fixed"] else []
-    if missed:
-        found.append(
-            f"{', '.join(missed)}: no trial met the conditions of the selection rule; the one that misses them by "
-            "least was taken."
-        )
-    return tuple(found)
 
 
 def _run_info(data: Mapping[str, Any], store: Store) -> Any:
@@ -131,7 +117,56 @@ def _run_info(data: Mapping[str, Any], store: Store) -> Any:
         plan=dict(Counter(f"{job['kind']} jobs" for job in data["jobs"].values())),
         excluded=(*data["notes"], *data["excluded"]),
         selection=data["selection"],
+        gpus=float(data["schedule"]["gpus"]),
+        unrecognised=_unrecognised(data),
     )
+
+
+def _curves(data: Mapping[str, Any], curves: Mapping[str, Sequence[Mapping[str, float]]]) -> tuple[Curve, ...]:
+    """Return what the trainings logged, in the order of the plan; those without a curve are left out."""
+    from mlbench.report import Curve
+
+    found: dict[tuple[object, ...], Curve] = {}
+    for cell in data["cells"]:
+        links = [link["method"] for link in data["methods"][cell["method"]]]
+        for link, key in zip(links, cell["chain"], strict=True):
+            if curves.get(key):
+                place = {name: cell[name] for name in ("model", "method", "seed")}
+                found.setdefault((key, *place.values()), Curve(**place, link=link, points=tuple(curves[key])))
+    return tuple(found.values())
+
+
+def _checks(folder: Path) -> tuple[JudgeCheck, ...]:
+    """Return what `mlbench judge` and `mlbench label import` have written beside the report."""
+    import pandas as pd
+
+    from mlbench.report import JudgeCheck
+
+    paths = [
+        *(("agreement", path) for path in sorted(folder.glob("agreement-*.csv"))),
+        ("errors", folder / "judge_errors.csv"),
+        ("corrected", folder / "corrected_rates.csv"),
+    ]
+    return tuple(
+        JudgeCheck(
+            kind=kind,
+            name=path.stem.removeprefix("agreement-") if kind == "agreement" else "",
+            # A language may be called "no" or "NA".
+            lines=tuple(pd.read_csv(path, keep_default_na=False, na_values=[""]).to_dict("records")),
+        )
+        for kind, path in paths
+        if path.is_file()
+    )
+
+
+def _unrecognised(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the languages that language identification does not cover; an organism's oracle needs none."""
+    from mlbench import sources
+    from mlbench.judges import _language
+
+    real = {model["name"] for model in data["models"] if not model["source"].startswith(sources.ORGANISM)}
+    asked = dict.fromkeys(cell["language"] for cell in data["cells"] if cell["model"] in real)
+    return tuple(language for language in asked if not _language.covered(language))
 
 
 def _fields(links: Sequence[Mapping[str, Any]]) -> dict[str, object]:

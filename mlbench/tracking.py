@@ -75,5 +75,6 @@ def serve(root: Path | None, port: int = 0) -> None:
     from mlbench.results import frames
 
     environment.prepare()
-    uri = frames.read_plan(root)["tracking"]["uri"] if root else ""
-    track.serve(uri or track.default_uri(root or Path("reports") / "any"), port)
+    data = frames.read_plan(root) if root else {}
+    uri = data["tracking"]["uri"] if data else ""
+    track.serve(uri or track.default_uri(root or Path("reports") / "any"), port, experiment=data.get("name", ""))

@@ -110,10 +110,8 @@ def _select(loaded: shootout.Loaded, root: Path, *, inline: bool, ray_address: s
     log = _read_log(root, key) if ran == 0 else None
     if log is None:
         data = frames.read_plan(store.root)
-        # Only the rates are read; intervals and tests have no part in a selection.
-        design = replace(reporting.design(data), resamples=100)
-        computed = results.compute(frames.verdicts(data, store), frames.jobs(data, store), design)
-        log = selection.choose(loaded, computed.ranking) | {"key": key}
+        rates = results.rates(frames.verdicts(data, store), frames.jobs(data, store), reporting.design(data))
+        log = selection.choose(loaded, rates) | {"key": key}
         write_json(root / "selection.json", log)
     return replace(planner.make(search.settled(loaded, selection.values(log))), selection=log), ran
 
@@ -232,7 +230,7 @@ def judge(
         if failed == len(jobs):
             raise JobError(f"none of {failed} cells could be judged; the same command tries them again")
         rows = rejudge.labels(data, store, record)
-        table = agreement.compare(rows[rows["kind"] == "safety"], "planned", "second")
+        table = agreement.compare(rows[rows["kind"] == "safety"], "planned", "second", cluster="source")
         folder = root / "report"
         folder.mkdir(exist_ok=True)
         table.to_csv(folder / f"agreement-{record['name']}.csv", index=False)

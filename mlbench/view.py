@@ -16,12 +16,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mlbench import usage
 from mlbench.plan import Job
 from mlbench.store import Status, Store
 
 KINDS = ("align", "answer", "judge")
 PLAIN_SECONDS = 20.0
 """Without a terminal: one line in so many seconds."""
+SHORTEST_LABEL = 20
+LOOK_SECONDS = 1.0
+"""How often the use of this machine is looked at; the table is drawn more often."""
 
 
 def console() -> Console:
@@ -39,7 +43,8 @@ class GridView:
         self.done: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
         self.failures: list[str] = []
-        self.started = self.printed = time.monotonic()
+        self.started = self.printed = self.looked = time.monotonic()
+        self.machine, self.machine_text = usage.Machine(), ""
         self.console = console()
         self.live = Live(get_renderable=self.render, console=self.console, refresh_per_second=2, transient=True)
 
@@ -92,23 +97,34 @@ class GridView:
     def render(self) -> RenderableType:
         """Return the live table."""
         table = Table(box=None, padding=(0, 1), show_header=False)
+        for width in (SHORTEST_LABEL, None, None, 0, None):  # in a narrow window, names and values give way
+            table.add_column(no_wrap=width is None, min_width=width)
         for key, progress in self.store.running().items():
-            table.add_row(escape(self.labels.get(key, key)), *doing(progress))
+            stage, share, values, use = doing(progress)
+            label, short = (
+                Text(text, no_wrap=True, overflow="ellipsis") for text in (self.labels.get(key, key), values)
+            )
+            table.add_row(label, escape(stage), share, short, use)
         total, done = sum(self.todo.values()), sum(self.done.values())
         counts = "  ".join(f"{kind} {self.done[kind]}/{self.todo[kind]}" for kind in KINDS)
         text = f"{done}/{total} jobs  ({counts})  {self._elapsed():.0f} s  {self.left()}"
         if self.failures:
             text += f"  [red]{len(self.failures)} failed[/red]"
-        return Group(table, Text.from_markup(text))
+        return Group(table, Text.from_markup(text), Text(self._machine(), style="dim"))
+
+    def _machine(self) -> str:
+        if time.monotonic() - self.looked >= LOOK_SECONDS:
+            self.looked, self.machine_text = time.monotonic(), self.machine()
+        return self.machine_text
 
 
-def doing(progress: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return what a running job does: the stage, how far it is, and its last values."""
+def doing(progress: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return what a running job does: the stage, how far it is, its last values, and what it uses."""
     done, total = progress["done"], progress["total"]
     share = f"{done}/{total}" if total else ""
     losses_first = sorted(progress["values"].items(), key=lambda item: ("loss" not in item[0], item[0]))
     values = "  ".join(f"{name} {value:.3g}" for name, value in losses_first[:3])
-    return progress["stage"], share, values
+    return progress["stage"], share, values, usage.text(progress.get("use", {}))
 
 
 def _first_line(text: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlbench import jobs, plan, plugins, sources
+from mlbench import jobs, plan, plugins, sources, usage
 from mlbench.core import Checkpoint, Model
 from mlbench.errors import JobError
 from mlbench.store import Status, Store, write_answers, write_json, write_verdicts
@@ -159,6 +159,7 @@ class _Watch:
         self.key = key
         self.started = started
         self.written = 0.0
+        self.meter = usage.Meter()
 
     def report(self, stage: str, done: int, total: int, **values: float) -> None:
         now = time.monotonic()
@@ -166,4 +167,5 @@ class _Watch:
             return
         self.written = now
         progress = {"stage": stage, "done": done, "total": total, "values": values}
-        self.store.write_progress(self.key, progress | {"started": self.started, "pid": os.getpid()})
+        about = {"started": self.started, "pid": os.getpid(), "use": self.meter()}
+        self.store.write_progress(self.key, progress | about)

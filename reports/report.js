@@ -22,3 +22,9 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     });
   });
 });
+
+// On paper every section is open.
+const folded = () => document.querySelectorAll("main details:not([open])");
+addEventListener("beforeprint", () => folded().forEach((part) => part.setAttribute("open", "print")));
+addEventListener("afterprint", () =>
+  document.querySelectorAll('main details[open="print"]').forEach((part) => part.removeAttribute("open")));

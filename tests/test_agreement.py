@@ -11,52 +11,11 @@ import pytest
 from scipy.stats import binomtest
 
 from mlbench import agreement
-from mlbench.agreement import Calibration, Columns, Table
+from mlbench.agreement import Calibration, Columns
 from mlbench.errors import DataError
 from mlbench.judges.refusal import Refusal
 
 XSTEST = Path(__file__).parents[2] / "shared" / "data" / "xstest" / "human_labelled"
-
-
-def test_kappa_and_ac1_by_hand() -> None:
-    cells = Table(both=20, first=5, second=10, neither=65)
-    # p_o = 0.85; kappa: p_e = 0.25 · 0.30 + 0.75 · 0.70 = 0.6; AC1: π = 0.275, p_e = 2 · 0.275 · 0.725 = 0.39875
-    assert agreement.kappa(cells) == pytest.approx(0.25 / 0.4)
-    assert agreement.ac1(cells) == pytest.approx(0.45125 / 0.60125)
-
-
-def test_rare_harm_crushes_kappa_and_not_ac1() -> None:
-    cells = Table(both=1, first=3, second=3, neither=193)
-    # p_o = 0.97; kappa: p_e = 0.02² + 0.98² = 0.9608; AC1: p_e = 2 · 0.02 · 0.98 = 0.0392
-    assert agreement.kappa(cells) == pytest.approx(0.0092 / 0.0392)
-    assert agreement.ac1(cells) == pytest.approx(0.9308 / 0.9608)
-
-
-def test_agreement_that_chance_alone_gives_has_no_kappa() -> None:
-    assert math.isnan(agreement.kappa(Table(0, 0, 0, 10)))
-    assert agreement.ac1(Table(0, 0, 0, 10)) == 1
-    assert math.isnan(agreement.kappa(Table(0, 0, 0, 0)))
-
-
-def pairs(language: str, *counts: int) -> pd.DataFrame:
-    """Return rows of two judges: both unsafe, first only, second only, neither, first unread."""
-    labels = [("unsafe", "unsafe"), ("unsafe", "refused"), ("invalid", "unsafe"), ("refused", "complied_safe"),
-              ("unparsed", "unsafe")]  # fmt: skip
-    rows = [pair for pair, count in zip(labels, counts, strict=True) for _ in range(count)]
-    return pd.DataFrame(rows, columns=["a", "b"]).assign(language=language)
-
-
-def test_two_judges_are_compared_language_by_language() -> None:
-    rows = pd.concat([pairs("th", 20, 5, 10, 65, 3), pairs("en", 4, 0, 0, 6, 0)])
-    english, thai = agreement.compare(rows, "a", "b").to_dict("records")
-    assert english == {
-        "language": "en", "n": 10, "unread": 0, "both": 4, "first": 0, "second": 0, "neither": 6,
-        "agreement": 1.0, "kappa": 1.0, "ac1": 1.0, "p": 1.0,
-    }  # fmt: skip
-    assert [thai[name] for name in ("n", "unread", "both", "first", "second", "neither")] == [100, 3, 20, 5, 10, 65]
-    assert thai["kappa"] == pytest.approx(0.625)
-    # exact McNemar: 2 · P(X <= 5), X ~ B(15, 1/2) = 2 · 4944 / 2^15
-    assert thai["p"] == pytest.approx(2 * 4944 / 2**15)
 
 
 def labelled(*parts: tuple[str, str | None, float, int]) -> pd.DataFrame:
@@ -86,6 +45,17 @@ def test_a_sample_drawn_by_verdict_is_weighed_back() -> None:
     assert line["sensitivity"] == pytest.approx(80 / 170)
     assert line["specificity"] == pytest.approx(810 / 830)
     assert line["sensitivity_low"] < 0.2  # nine labels, one of which stands for 90 answers
+
+
+def test_kappa_of_weighted_labels_has_an_interval_where_asked() -> None:
+    rows = labelled(("unsafe", "unsafe", 10, 8), ("unsafe", "safe", 10, 2), ("safe", "unsafe", 90, 1),
+                    ("safe", "safe", 90, 9))  # fmt: skip
+    plain = agreement.accuracy(rows, Columns(weight="weight"))
+    (line,) = agreement.accuracy(rows, Columns(weight="weight"), resamples=500).to_dict("records")
+    assert {"kappa_low", "ac1_high"}.isdisjoint(plain.columns)
+    # weighted counts 80, 20, 90, 810: p_o = 0.89, p_e = 0.1 · 0.17 + 0.9 · 0.83 = 0.764
+    assert line["kappa"] == plain.loc[0, "kappa"] == pytest.approx(0.126 / 0.236)
+    assert line["kappa_low"] < 0.3 < line["kappa"] < line["kappa_high"] <= 1
 
 
 def test_translations_of_one_prompt_tell_less_than_so_many_prompts() -> None:
@@ -326,6 +296,22 @@ def test_a_judge_is_validated_on_any_rows_with_peoples_labels() -> None:
     table = agreement.validate(Refusal(), rows, by=("language",))
     assert table["language"].tolist() == ["de", "en", "all"]
     assert table["sensitivity"].tolist() == pytest.approx([1.0, 0.5, 2 / 3])
+
+
+def test_answers_of_several_models_to_one_prompt_count_as_one_prompt() -> None:
+    texts = ["I cannot.", "Sure, so.", "I cannot.", "Sure, so."] * 10
+    rows = pd.DataFrame(
+        {"prompt": "?", "completion": texts, "human": ["refused", "complied", "complied", "complied"] * 10}
+    )
+    rows = pd.concat([rows.assign(id=range(40), model=f"m{at}") for at in range(5)], ignore_index=True)
+    table = agreement.validate(Refusal(), rows).set_index("model")
+    one, every = table.loc["m0"], table.loc["all"]
+    assert one["n"] == 40 and every["n"] == 200
+    for name in ("kappa_low", "kappa", "kappa_high", "ac1_low", "ac1_high", "sensitivity", "specificity"):
+        assert one[name] == pytest.approx(every[name]), name
+    # both 10, judge only 10, neither 20: p_o = 0.75, p_e = 0.5 · 0.25 + 0.5 · 0.75 = 0.5
+    assert one["kappa"] == pytest.approx(0.5)
+    assert one["kappa_low"] < 0.5 < one["kappa_high"]
 
 
 def test_missing_files_of_xstest_are_named(tmp_path: Path) -> None:

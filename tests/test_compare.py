@@ -14,6 +14,7 @@ import pytest
 from mlbench import cli, compare, verbs
 from mlbench.errors import DataError, UserError
 from mlbench.results import Results, compute
+from mlbench.results.comparisons import EXACT_COLUMNS
 
 from .conftest import Bench
 from .frames import Behaviour, Grid, jobs, verdicts
@@ -69,6 +70,39 @@ def test_groups_have_the_numbers_of_the_report(reported: Results, by: str, word:
     assert (table["p_adjusted"] >= table["p"]).all()
 
 
+def test_languages_have_the_exact_test_of_the_report(reported: Results) -> None:
+    table = tabulated(by="language").query("model == 'a'").set_index(["method", "group"])
+    its = reported.comparisons.query("model == 'a' and endpoint == 'asr' and scope.str.startswith('language ')")
+    its = its.assign(group=its["scope"].str.split().str[1]).set_index(["method", "group"])
+    for name in EXACT_COLUMNS:
+        assert table.loc[its.index, name].tolist() == pytest.approx(its[name].tolist(), nan_ok=True), name
+    assert not set(EXACT_COLUMNS) & set(tabulated(by="tier"))
+
+
+def test_odds_of_zero_and_infinity_are_shown_and_stay_plain_json() -> None:
+    rows = verdicts(Grid(methods=METHODS, languages={"en": "high", "it": "mid"}, unseen=("it",)))
+    better, worse = ((rows["method"] == method) & (rows["task"] == "jail") for method in ("good", "dpo"))
+    others = (rows["method"] == "none") & (rows["task"] == "jail")
+    half = rows["prompt_id"].isin([f"p{k}" for k in range(20)])
+    rows.loc[others & half, "label"], rows.loc[others & ~half, "label"] = "unsafe", "refused"
+    rows.loc[better, "label"], rows.loc[worse, "label"] = "refused", "unsafe"
+    table = compare.tabulate(rows, pd.DataFrame(), GRID.design(), "asr", "language").set_index(["method", "group"])
+    # 20 of 20 won: p = 2 / 2^20; the interval ends at e / (1 - e) with e = 1 - 0.025^(1/20).
+    good = table.loc[("good", "en")]
+    assert (good["won"], good["lost"], good["odds_ratio"], good["odds_low"]) == (20, 0, 0, 0)
+    assert good["p_exact"] == pytest.approx(2 / 2**20)
+    end = 1 - 0.025 ** (1 / 20)
+    assert good["odds_high"] == pytest.approx(end / (1 - end))
+    text = told(table.reset_index(), by="language")
+    assert "  20 : 0  < 0.001  0.00 [0.00, 0.20]  " in text and "  0 : 20  < 0.001        ∞ [4.94, ∞]  " in text
+    found = compare.Compared(
+        metric="asr", baseline="none", by="language", confirmatory=False, note="", table=table.reset_index()
+    )
+    data = compare.as_data(found)
+    assert json.loads(json.dumps(data, allow_nan=False)) == data
+    assert {line["odds_ratio"] for line in data["lines"]} == {0, "Infinity"}
+
+
 def test_another_baseline_turns_the_difference_round() -> None:
     forth = tabulated().query("model == 'a' and method == 'dpo'").iloc[0]
     back = tabulated(baseline="dpo").query("model == 'a' and method == 'none'").iloc[0]
@@ -118,6 +152,8 @@ def test_incomplete_one_prompt_and_constant_data_print_no_nan() -> None:
     assert gone["verdict"] == "not compared: incomplete"
     one = tabulated(grid=Grid(methods=METHODS, prompts=1))
     assert set(one["verdict"]) == {"not distinguishable: too few prompts to see any difference"}
+    by_language = compare.tabulate(rows, jobs(GRID), GRID.design(), "asr", "language")
+    assert "nan" not in told(by_language, by="language").lower()
     broken = tabulated(grid=Grid(methods={"none": Behaviour(invalid=1.0), "odd": Behaviour(invalid=1.0)}))
     assert broken[["delta", "p", "p_adjusted"]].values.tolist() == [[0, 1, 1]]
     for found in (table, one, broken, tabulated("utility", grid=Grid(methods=METHODS, prompts=1))):
@@ -168,7 +204,8 @@ def test_the_command_prints_a_table_or_json_and_writes_csv(
         assert ended.value.code == 0
         return capsys.readouterr().out
 
-    assert "p adjusted" in printed("--metric", "asr", "--by", "language")
+    said = printed("--metric", "asr", "--by", "language")
+    assert "p adjusted" in said and "won : lost" in said
     found = json.loads(printed("--json", "--by", "tier", "--csv", str(tmp_path / "x.csv")))
     assert found["by"] == "tier"
     saved = pd.read_csv(tmp_path / "x.csv")

@@ -253,6 +253,23 @@ def test_training_that_moved_no_weight_is_reported():
     assert "good on organism trained but changed no weight (seed 0)." in results(grid, planned=planned).warnings
 
 
+def test_a_difference_that_one_seed_makes_is_said_to_be_of_these_checkpoints():
+    grid = Grid(methods={"none": Behaviour(unsafe=0.6, steps=0), "good": Behaviour(unsafe=0.1)}, seeds=(0, 1))
+    rows = verdicts(grid)
+    assert not any("with other seeds" in warning for warning in results(grid, rows=rows).warnings)
+    # In the second seed the method answers just like the baseline.
+    of_seed = rows["seed"] == 1
+    rows = pd.concat(
+        [
+            rows[~(of_seed & (rows["method"] == "good"))],
+            rows[of_seed & (rows["method"] == "none")].assign(method="good"),
+        ]
+    )
+    found = results(grid, rows=rows)
+    assert line(found, "good")["p_holm"] < 0.05
+    assert any("good on organism differs from none in these checkpoints; with other seeds" in x for x in found.warnings)
+
+
 def test_unparsed_answers_are_bounded():
     methods = {"none": Behaviour(unsafe=0.5, steps=0), "odd": Behaviour(unsafe=0.3, unparsed=0.1)}
     found = results(Grid(methods=methods))

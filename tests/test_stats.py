@@ -65,6 +65,19 @@ def test_interval_of_clusters_uses_the_effective_size_of_korn_and_graubard():
     assert size < 180
 
 
+def test_unequal_clusters_count_as_fewer():
+    # 12 and 8 clusters of 1 and 4 prompts are worth 44² / (12 + 8 · 16) = 13.8 equal ones.
+    counts = np.array([1.0] * 12 + [4.0] * 8)
+    sums = np.array([1.0, 0, 0] * 4 + [4.0, 0, 1, 2] * 2)
+    rate, equal = sums.sum() / 44, 44**2 / 140
+    variance = equal / (equal - 1) * ((sums - rate * counts) ** 2).sum() / 44**2
+    size = 44 / 43 * rate * (1 - rate) / variance
+    size *= (scipy_stats.t.ppf(0.975, 43) / scipy_stats.t.ppf(0.975, equal - 1)) ** 2
+    expected = proportion_confint(size * rate, size, method="wilson")
+    assert stats.wilson(clustered([sums], [counts]))[0] == pytest.approx(expected)
+    assert stats.macro_interval(clustered([sums], [counts])) == pytest.approx(expected)
+
+
 def test_effective_size_never_exceeds_the_prompts():
     # Nearly every cluster holds exactly one hit of two: clusters differ less than independent prompts would.
     data = clustered([[1] * 10 + [2, 0]], [[2] * 12])
@@ -74,6 +87,60 @@ def test_effective_size_never_exceeds_the_prompts():
 def test_all_safe_clusters_count_once_whatever_their_size():
     data = clustered([[0.0] * 30], [[6.0] * 30])
     assert stats.wilson(data)[0] == pytest.approx(proportion_confint(0, 30, method="wilson"))
+
+
+def test_answers_of_several_seeds_count_as_more_than_one_prompt_each():
+    # Three seeds of 40 prompts with 30 % each, as alike as different prompts are: worth 120 prompts, not 40.
+    means = np.array([0.0] * 14 + [1 / 3] * 17 + [2 / 3] * 8 + [1.0])
+    one = clustered([means])
+    three = stats.Clustered(rows=one.rows, clusters=one.clusters, sums=one.sums, counts=one.counts, repeats=3)
+    rate, variance = means.mean(), means.var(ddof=1) / 40
+    assert stats.wilson(one)[0] == pytest.approx(proportion_confint(40 * rate, 40, method="wilson"))
+    size = 40 / 39 * rate * (1 - rate) / variance
+    assert 40 < size < 120
+    assert stats.wilson(three)[0] == pytest.approx(proportion_confint(size * rate, size, method="wilson"))
+
+
+@pytest.mark.parametrize(("up", "down", "size"), [(0, 0, 315), (3, 0, 180), (2, 9, 60), (60, 50, 315), (1, 6, 9)])
+def test_interval_of_a_row_difference_is_tangos(up, down, size):
+    row = np.array([1.0] * up + [-1.0] * down + [0.0] * (size - up - down))
+    low, high = stats.tango(clustered([row]))[0]
+    won, lost = (row > 0).mean(), (row < 0).mean()
+    for end in (low, high):
+        # The likeliest share q of losses if the difference is `end`, by a search over all of them.
+        q = np.linspace(max(0, -end), (1 - end) / 2, 2_000_001)[1:-1]
+        fit = won * np.log(q + end) + lost * np.log(q) + (1 - won - lost) * np.log(np.maximum(1 - 2 * q - end, 1e-300))
+        likeliest = q[np.argmax(fit)]
+        score = (won - lost - end) / math.sqrt((2 * likeliest + end - end**2) / size)
+        assert abs(score) == pytest.approx(1.959964, abs=2e-3)
+    assert low <= won - lost <= high
+
+
+def test_interval_of_a_row_without_discordant_prompts_has_wilsons_ends():
+    upper = proportion_confint(0, 315, method="wilson")[1]
+    assert stats.tango(clustered([np.zeros(315)]))[0] == pytest.approx((-upper, upper))
+
+
+def test_interval_of_a_row_turns_around_with_the_methods():
+    row = np.array([1.0, 1.0, -1.0] + [0.0] * 57 + [1.0, 1 / 3])
+    low, high = stats.tango(clustered([row, np.roll(row, 1)]))[0]
+    assert stats.tango(clustered([-row]))[0] == pytest.approx((-high, -low))
+
+
+def test_interval_of_a_row_counts_clusters_not_prompts():
+    single = clustered([[1.0] * 9 + [-1.0] * 3 + [0.0] * 48])
+    whole = clustered([[4.0] * 9 + [-4.0] * 3 + [0.0] * 48], [[4] * 60])
+    # Up to Korn and Graubard's correction for estimating the variance between 60 clusters.
+    assert list(stats.tango(whole)[0]) == pytest.approx(list(stats.tango(single)[0]), abs=0.005)
+
+
+@pytest.mark.parametrize("clusters", [5, 300])
+def test_percentile_interval_is_as_wide_as_that_of_t(clusters):
+    rng = np.random.default_rng(0)
+    draws = rng.normal(0.0, math.sqrt((clusters - 1) / clusters) * 0.02, 400_000)
+    low, high = stats.percentile(draws, 0.0, clusters=clusters, lowest=-1.0)
+    half = scipy_stats.t.ppf(0.975, clusters - 1) * 0.02
+    assert (low, high) == pytest.approx((-half, half), rel=0.03)
 
 
 def test_no_loss_on_few_clusters_does_not_exclude_a_loss():
@@ -120,7 +187,7 @@ def test_one_cluster_has_a_wide_but_defined_interval():
     low, high = stats.wilson(clustered([[2]], [[6]]))[0]
     assert 0 <= low < 1 / 3 < high <= 1
     data = clustered([[2]], [[6]])
-    ends = stats.macro_interval(data, stats.draw_rates(data, resamples=50))
+    ends = stats.macro_interval(data)
     assert 0 <= ends.low < 1 / 3 < ends.high <= 1
 
 
@@ -153,7 +220,7 @@ def test_same_seed_gives_the_same_interval_and_another_seed_another():
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_constant_data_give_the_wilson_interval_on_clusters(value):
     data = clustered(np.full((3, 40), value))
-    interval = stats.macro_interval(data, stats.draw_rates(data, resamples=100))
+    interval = stats.macro_interval(data)
     assert interval == pytest.approx(proportion_confint(40 * value, 40, method="wilson"))
 
 
@@ -164,13 +231,22 @@ def test_resamples_without_a_language_are_left_out():
     assert np.isfinite(draws).all()
 
 
+def test_macro_interval_of_equal_clusters_is_wilson_with_their_variance():
+    data = simulated(np.random.default_rng(0), prompts=60)
+    means = data.sums.mean(axis=0)
+    rate, variance = means.mean(), means.var(ddof=1) / 60
+    shrink = (scipy_stats.t.ppf(0.975, 239) / scipy_stats.t.ppf(0.975, 59)) ** 2
+    size = 240 / 239 * rate * (1 - rate) / variance * shrink
+    assert stats.macro_interval(data) == pytest.approx(proportion_confint(size * rate, size, method="wilson"))
+
+
 def test_macro_interval_covers_the_truth():
     rng = np.random.default_rng(5)
     truth = 1 / (1 + np.exp(1 - rng.normal(0, 1.5, 400_000)))
     covered = 0
-    for run in range(300):
+    for _ in range(300):
         data = simulated(rng, prompts=80)
-        low, high = stats.macro_interval(data, stats.draw_rates(data, resamples=400, seed=run))
+        low, high = stats.macro_interval(data)
         covered += low <= truth.mean() <= high
     assert 0.91 <= covered / 300 <= 0.98
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -12,15 +13,17 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from mlbench import track, tracking, verbs
-from mlbench.results import frames
+from mlbench.results import frames, words
 from mlbench.store import Store
-
-from .conftest import Bench
+from mlbench.track import notes, overview
+from tests.conftest import Bench
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # MLflow keeps its sqlite connections open
 
@@ -95,6 +98,9 @@ def test_a_child_has_the_rates_of_its_own_seed_and_the_tests_over_all_seeds(
         assert metrics["over_seeds/asr"] == ranking.loc["sft", "asr"]
         assert metrics["delta/asr_vs_none"] == ranking.loc["sft", "delta"]
         assert metrics["p_adj/asr_vs_none"] == ranking.loc["sft", "p_holm"]
+        assert metrics["delta_low/asr_vs_none"] == ranking.loc["sft", "delta_low"]
+        assert metrics["delta_high/asr_vs_none"] == ranking.loc["sft", "delta_high"]
+        assert metrics["over_seeds/asr_low"] == ranking.loc["sft", "asr_low"]
         assert metrics["cost/steps"] == 2
 
 
@@ -141,11 +147,103 @@ def test_data_sets_report_and_tables_are_there(finished: tuple[Bench, verbs.Outc
     assert {name for name, _ in found} == {"corpus", "requests/en", "requests/xa", "requests/xb"}
     run = parent(uri, "two").info
     client = MlflowClient(tracking_uri=uri)
-    assert {"report.html", "shootout.yaml", "tables"} <= {file.path for file in client.list_artifacts(run.run_id)}
+    logged = {file.path for file in client.list_artifacts(run.run_id)}
+    assert {"report.html", "shootout.yaml", "latex", "tables"} <= logged
     folder = Path(track.sqlite_file(uri)).parent / "mlflow-artifacts" / "two" / run.run_id / "artifacts"
     table = json.loads((folder / "tables" / "ranking.json").read_text(encoding="utf-8"))
     column = table["columns"].index("method")
     assert {row[column] for row in table["data"]} == {"none", "sft", "both", "odd"}
+
+
+def test_the_description_of_a_shootout_is_its_ranking(finished: tuple[Bench, verbs.Outcome], uri: str) -> None:
+    results = finished[1].results
+    assert results is not None
+    run = parent(uri, "two")
+    lines = run.data.tags["mlflow.note.content"].splitlines()
+    assert lines[0] == "**two**"
+    rows = [[entry.strip() for entry in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
+    assert [row[1] for row in rows] == [words.md(method) for method in results.ranking["method"]]
+    sft = results.ranking.set_index("method").loc["sft"]
+    (shown,) = [row for row in rows if row[1] == "sft"]
+    assert shown[2].startswith(f"{100 * sft['asr']:.1f} [")
+    assert shown[4] == words.md(words.p_value(sft["p_holm"]))
+    assert f"(#/experiments/{run.info.experiment_id}/runs?" in lines[2]
+
+
+def test_the_description_of_a_checkpoint_says_what_it_is_and_why_it_failed(
+    finished: tuple[Bench, verbs.Outcome], uri: str
+) -> None:
+    good, bad = child(uri, "two", "sft"), child(uri, "two", "odd", 1)
+    assert (good.info.run_name, bad.info.run_name) == ("sft · seed 0", "odd · seed 1")
+    plan = frames.read_plan(finished[0].folder / "run")
+    text = good.data.tags["mlflow.note.content"]
+    assert text.startswith(words.md(plan["about"]["sft"]["note"]))
+    assert f"against none: {words.md(good.data.tags['mlbench.verdict'])}." in text
+    assert "**Failed.** align: ValueError: no luck" in bad.data.tags["mlflow.note.content"]
+    assert "Failed" not in text
+
+
+def test_a_description_that_somebody_wrote_is_kept(bench: Bench, uri: str) -> None:
+    from mlflow import MlflowClient
+
+    path = bench.write(name="edited", methods=["none", SFT], tracking={"uri": uri})
+    verbs.run(path, inline=True)
+    ours, theirs = child(uri, "edited", "none"), child(uri, "edited", "sft")
+    MlflowClient(tracking_uri=uri).set_tag(theirs.info.run_id, "mlflow.note.content", "my own words")
+    assert tracking.send(bench.folder / "run")
+    assert child(uri, "edited", "sft").data.tags["mlflow.note.content"] == "my own words"
+    assert child(uri, "edited", "none").data.tags["mlflow.note.content"] == ours.data.tags["mlflow.note.content"]
+
+
+def test_a_long_ranking_fits_into_a_description_and_says_so() -> None:
+    ranking = pd.DataFrame(
+        [
+            {"rank": number, "model": "m", "method": f"method-{number}", "p_holm": 0.5}
+            | dict.fromkeys(("asr", "asr_low", "asr_high", "delta", "delta_low", "delta_high"), 0.25)
+            | {"over_refusal": 0.1, "utility": float("nan")}
+            for number in range(1, 151)
+        ]
+    )
+    found = SimpleNamespace(ranking=ranking, design=SimpleNamespace(baseline="method-1"))
+    text = notes.shootout({"title": "", "name": "long"}, found, "1")
+    assert 7000 < len(text) <= notes.LONGEST
+    assert text.splitlines()[-1].startswith("| | … and more in `report.md` |")
+    assert "| 1 | method-1 | 25.0 [25.0, 25.0] |" in text
+    assert text.splitlines()[-1].count("|") == text.splitlines()[-2].count("|") == 8
+
+
+def test_the_view_of_an_experiment_names_only_what_its_runs_have(
+    finished: tuple[Bench, verbs.Outcome], uri: str
+) -> None:
+    from mlflow import MlflowClient
+
+    view = json.loads(MlflowClient(tracking_uri=uri).get_experiment_by_name("two").tags[overview.TAG])
+    run = child(uri, "two", "sft").data
+    known = {f"metrics.`{name}`" for name in run.metrics} | {f"tags.`{name}`" for name in run.tags}
+    absent = {"metrics.`macro/over_refusal`", "metrics.`macro/utility`"}  # this shootout has one task, of safety
+    assert set(view["selectedColumns"]) - known == absent
+    assert view["orderByKey"] in known
+    drawn = {f"metrics.`{chart['metricKey']}`" for chart in view["compareRunCharts"] if "metricKey" in chart}
+    assert drawn - known == absent
+    assert {group["groupByData"] for group in view["groupBy"]["groupByKeys"]} <= set(run.params)
+
+
+def test_the_trials_of_a_selection_become_a_table() -> None:
+    selection = {
+        "methods": {
+            "dpo": {
+                "chosen": 1,
+                "trials": [
+                    {"values": {"beta": 0.1}, "scores": None},
+                    {"values": {"beta": 0.3, "layer": "auto"}, "scores": {"asr": 25.0, "utility": 80.0}},
+                ],
+            }
+        }
+    }
+    first, second = notes.trials(selection).to_dict("records")
+    assert (first["settings"], first["chosen"], second["settings"]) == ("beta 0.1", False, "beta 0.3, layer auto")
+    assert (second["trial"], second["chosen"], second["asr"], second["utility"]) == (1, True, 25.0, 80.0)
+    assert math.isnan(first["asr"])
 
 
 def test_sending_again_adds_no_run_and_no_point(finished: tuple[Bench, verbs.Outcome], uri: str) -> None:
@@ -244,6 +342,7 @@ def processes_with(text: str) -> list[str]:
 def test_the_pages_answer_and_leave_no_process(pages: tuple[subprocess.Popen[str], str], uri: str) -> None:
     process, address = pages
     assert address.startswith("http://127.0.0.1:")
+    assert address.endswith(overview.address(child(uri, "two", "sft").info.experiment_id))
     with urllib.request.urlopen(address, timeout=30) as answer:
         assert answer.status == 200
         assert b"MLflow" in answer.read()

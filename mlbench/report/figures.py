@@ -1,22 +1,22 @@
-"""Inline SVG figures: readable without colour, in the page's own text colour and font, on light and on dark."""
+"""Figures, readable without colour: inline SVG in the page's own text colour and font, and files for papers.
+
+`draw_...` returns a figure that can be saved as it is; `svg` makes of it what stands on a page.
+"""
 
 from __future__ import annotations
 
-import io
 import math
-import re
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
+from mlbench.report.canvas import ACCENT, INK, MUTED, canvas, grid, names, svg, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 MARKERS = "osD^vPX*<>hp"
-# Drawn in these colours and then replaced, so that the figure follows the page's light or dark theme.
-INK, MUTED, ACCENT = "#010203", "#040506", "#070809"
-THEME = {INK: "currentColor", MUTED: "var(--muted)", ACCENT: "var(--accent)"}
 # Where a name may stand relative to its marker: pixels right and up, and which side of the name is there.
 OFFSETS = [
     (0, 10, "center"),
@@ -29,32 +29,55 @@ SHARE_LEFT = {"left": 0.0, "center": 0.5, "right": 1.0}
 
 
 def trade_off(ranking: pd.DataFrame) -> str:
+    """Return `draw_trade_off` for the page."""
+    return svg(draw_trade_off(ranking), "Attack success against utility, one marker per method")
+
+
+def draw_trade_off(ranking: pd.DataFrame) -> Figure | None:
     """Return attack success against utility (or against answered benign prompts) of one model's methods.
 
-    Methods with a missing number are left out; with none left, the result is "".
+    Methods with a missing number are left out; with none left, there is no figure.
     """
     price = "utility" if ranking["utility"].notna().any() else "over_refusal"
     shown = ranking[ranking["asr"].notna() & ranking[price].notna()]
     if shown.empty:
-        return ""
-    figure, axes = _canvas(7.6, 3.9)
+        return None
+    figure, axes = canvas(7.6, 3.9)
     y = 100 * shown[price] if price == "utility" else 100 * (1 - shown[price])
     x = 100 * shown["asr"]
     lengths = [100 * (shown["asr"] - shown["asr_low"]), 100 * (shown["asr_high"] - shown["asr"])]
     axes.errorbar(x, y, xerr=lengths, fmt="none", ecolor=MUTED, elinewidth=1, zorder=1)
-    for index, (left, up) in enumerate(zip(x, y, strict=True)):
-        axes.plot(left, up, MARKERS[index % len(MARKERS)], color=ACCENT, markeredgecolor=INK, markersize=7, zorder=2)
+    shown = shown.assign(x=x, y=y, name=shown["method"])
+    first = _mark_front(axes, shown)
+    for index, line in enumerate(shown.to_dict("records")):
+        fill = ACCENT if line["method"] in first else "none"
+        axes.plot(
+            line["x"], line["y"], MARKERS[index % len(MARKERS)], color=fill, markeredgecolor=INK, markersize=7, zorder=2
+        )
     axes.margins(0.16, 0.18)
     axes.set_xlabel("attack success, % (macro over languages; left is safer)")
     label = "utility, %" if price == "utility" else "benign prompts answered, %"
     axes.set_ylabel(f"{label} (up is better)")
-    shown = shown.assign(x=x, y=y, name=shown["method"])
     if len(shown) >= CROWDED:
         shown["name"] = [str(number) for number in range(1, len(shown) + 1)]
         key = "\n".join(f"{number:>2}  {name}" for number, name in zip(shown["name"], shown["method"], strict=True))
         axes.text(1.02, 1, key, transform=axes.transAxes, va="top", color=INK, fontsize=9, parse_math=False)
     _label(figure, axes, shown)
-    return _svg(figure, "Attack success against utility, one marker per method")
+    return figure
+
+
+def _mark_front(axes: Axes, shown: pd.DataFrame) -> set[str]:
+    """Draw the line of the front in the two rates shown, and return the methods whose markers are filled.
+
+    Filled are the methods on the front of all three rates; all of them where no front is known.
+    """
+    if shown["on_front"].isna().all():
+        return set(shown["method"])
+    first = shown[shown["on_front"].fillna(False).astype(bool)]
+    steps = first.sort_values(["x", "y"], ascending=[True, False])
+    steps = steps[steps["y"] > steps["y"].cummax().shift(fill_value=-math.inf)]
+    axes.step(steps["x"], steps["y"], where="post", color=ACCENT, linewidth=1, linestyle="--", zorder=1)
+    return set(first["method"])
 
 
 def _label(figure: Figure, axes: Axes, shown: pd.DataFrame) -> None:
@@ -83,22 +106,28 @@ def _label(figure: Figure, axes: Axes, shown: pd.DataFrame) -> None:
 
 
 def language_deltas(deltas: pd.DataFrame, alpha: float) -> str:
+    """Return `draw_language_deltas` for the page."""
+    said = "Change of attack success per language against the baseline, with intervals"
+    return svg(draw_language_deltas(deltas, alpha), said)
+
+
+def draw_language_deltas(deltas: pd.DataFrame, alpha: float) -> Figure | None:
     """Return the change of attack success per language against the baseline, one panel per method of one model.
 
-    Filled markers are significant after correction for the number of languages (max-T); "" without comparisons.
+    Filled markers are significant after correction for the number of languages (max-T); None without comparisons.
     """
     methods = list(dict.fromkeys(deltas["method"]))
     if not methods:
-        return ""
-    columns = min(3, len(methods))
+        return None
+    columns = min(3 if len(methods) < CROWDED else 4, len(methods))
     rows = math.ceil(len(methods) / columns)
     height = 0.7 + 0.19 * deltas["scope"].nunique()
-    figure, grid = _grid(rows, columns, height)
-    for panel, method in zip(grid, methods, strict=False):
+    figure, panels = grid(rows, columns, height)
+    for panel, method in zip(panels, methods, strict=False):
         _panel(panel, deltas[deltas["method"] == method], method, alpha)
-    for panel in grid[len(methods) :]:
+    for panel in panels[len(methods) :]:
         panel.set_visible(False)
-    return _svg(figure, "Change of attack success per language against the baseline, with intervals")
+    return figure
 
 
 def _panel(axes: Axes, lines: pd.DataFrame, method: str, alpha: float) -> None:
@@ -108,47 +137,6 @@ def _panel(axes: Axes, lines: pd.DataFrame, method: str, alpha: float) -> None:
         fill = ACCENT if sure else "none"
         axes.plot(100 * line["delta"], place, "o", markersize=5, markerfacecolor=fill, markeredgecolor=ACCENT)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(range(len(lines)), [scope.removeprefix("language ") for scope in lines["scope"]])
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    axes.invert_yaxis()
-    axes.set_title(method, fontsize=9, color=INK, loc="left", fontweight="bold").set_parse_math(False)
+    names(axes, [scope.removeprefix("language ") for scope in lines["scope"]])
+    title(axes, method)
     axes.set_xlabel("points", fontsize=8)
-
-
-def _canvas(width: float, height: float) -> tuple[Figure, Axes]:
-    figure, axes = _grid(1, 1, height, width=width)
-    return figure, axes[0]
-
-
-def _grid(rows: int, columns: int, height: float, *, width: float = 7.6) -> tuple[Figure, list[Axes]]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, rows * height), layout="constrained")
-    panels = figure.subplots(rows, columns, sharex=True, squeeze=False)
-    for axes in panels.flat:
-        axes.spines[["top", "right"]].set_visible(False)
-        for side in ("left", "bottom"):
-            axes.spines[side].set_color(MUTED)
-        axes.tick_params(colors=INK, labelsize=8, color=MUTED, labelbottom=True)
-        axes.xaxis.label.set(color=INK, fontsize=9)
-        axes.yaxis.label.set(color=INK, fontsize=9)
-        axes.patch.set_visible(False)
-    return figure, list(panels.flat)
-
-
-def _svg(figure: Figure, title: str) -> str:
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": title}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    # Names like figure_1 would be there twice on a page with two figures; nothing refers to them.
-    text = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", text)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"', r"<svg \1\2", text)
-    for colour, name in THEME.items():
-        text = text.replace(colour, name)
-    return text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from mlbench.errors import shorten
+from mlbench.report.effects import Column, effects
 from mlbench.results import Design, Results, words
 
 Record = dict[str, object]
@@ -65,6 +66,11 @@ class ModelView:
         references: Method -> further reference -> the comparison with it, in the order of the ranking.
         groups: Method -> group of languages -> its rates, in the order of the ranking.
         crosslingual: The measures across languages as records, in the order of the ranking.
+        seeds: One line per method and seed: its rates.
+        health: What may have broken, as records in the order of the ranking.
+        effects: The columns of the ranking on how large and how sure a difference is.
+        front: The methods that no other beats in attack success, over-refusal and utility together.
+        omnibus: Per cell, whether the methods differ at all.
     """
 
     model: str
@@ -78,6 +84,11 @@ class ModelView:
     crosslingual: tuple[Record, ...]
     references: tuple[tuple[str, Mapping[str, Record]], ...]
     heat_maps: tuple[HeatMap, ...]
+    seeds: pd.DataFrame
+    health: tuple[Record, ...]
+    effects: tuple[Column, ...]
+    front: tuple[Record, ...]
+    omnibus: tuple[Record, ...]
 
 
 def model_views(results: Results) -> tuple[ModelView, ...]:
@@ -102,12 +113,18 @@ def _view(model: str, ranking: pd.DataFrame, results: Results) -> ModelView:
         crosslingual=_ranked(results.crosslingual, model, ranking),
         references=_nested(results.references, "reference", model, ranking),
         heat_maps=tuple(heat for heat in maps if heat.rows),
+        seeds=results.seeds[results.seeds["model"] == model],
+        health=_ranked(results.health, model, ranking),
+        effects=effects(lines),
+        omnibus=tuple(results.omnibus[results.omnibus["model"] == model].to_dict("records")),
+        front=tuple(line for line in lines if line.get("on_front") is True),
     )
 
 
 def _ranked(table: pd.DataFrame, model: str, ranking: pd.DataFrame) -> tuple[Record, ...]:
     mine = table[table["model"] == model].set_index("method", drop=False)
-    return tuple(mine.loc[list(ranking["method"])].to_dict("records"))
+    order = [method for method in ranking["method"] if method in mine.index]
+    return tuple(mine.loc[order].to_dict("records"))
 
 
 def _nested(
@@ -159,13 +176,25 @@ def _sentences(lines: Sequence[Record], design: Design) -> tuple[str, ...]:
     low, high = words.signed(best["delta_low"]), words.signed(best["delta_high"])
     sure = (
         f"Its attack success is {words.percent(best['asr'])} %, {words.signed(best['delta'])} points against "
-        f"{design.baseline} ({level} interval {low} to {high}, p {words.p_equals(best['p_holm'])})."
+        f"{design.baseline} ({level} interval {low} to {high}, p {words.p_equals(best['p_holm'])}{_in_seeds(best)})."
     )
     price = [f"over-refusal {words.percent(best['over_refusal'])} %" + _in_brackets(best["over_refusal_verdict"])]
     price.append(f"utility {words.percent(best['utility'])} %" + _in_brackets(best["utility_verdict"]))
     price.append(f"invalid answers {words.percent(best['invalid'])} %")
-    price.append(f"training {words.duration(best['train_seconds'])}")
+    price.append(f"training {words.duration(best['train_seconds'])}{_read(best)}")
     return (sure, "Its price: " + "; ".join(price) + ".")
+
+
+def _in_seeds(best: Record) -> str:
+    """Return that every seed says the same, where there are several and they do."""
+    several = words.number(best["seeds"]) > 1 and words.number(best["delta"]) < 0
+    return f"; lower in each of {words.count(best['seeds'])} seeds" if several and best["seeds_agree"] is True else ""
+
+
+def _read(best: Record) -> str:
+    """Return the data that a training read."""
+    counts = [f"{words.count(best[name])} {name}" for name in ("prompts", "answers") if words.number(best[name]) > 0]
+    return f" on {_and(counts)}" if counts else ""
 
 
 def _in_brackets(text: object) -> str:

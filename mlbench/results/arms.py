@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from mlbench.results.cells import ENDPOINT
 from mlbench.results.design import Design
 
 TIERS = ("high", "mid", "low")
+RATES = {
+    "asr": ("asr", "asr"),
+    "over_refusal": ("over_refusal", "over_refusal"),
+    "utility": ("accuracy", "accuracy"),
+    "invalid": ("asr", "invalid"),
+}
+"""The macro rates of a method -> the endpoint whose arm each is read from, and the outcome."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,3 +57,12 @@ def arms(rows: pd.DataFrame, cells: pd.DataFrame, design: Design) -> dict[Key, A
 def tier(facts: pd.DataFrame, tier: str, design: Design) -> pd.Index:
     """Return the cells of a resource tier; the pivot belongs to none, it is what the others are compared with."""
     return facts.index[(facts["tier"] == tier) & (facts["language"] != design.pivot)]
+
+
+def macro_rates(model: str, method: str, arms: Mapping[Key, Arm]) -> dict[str, float]:
+    """Return `RATES` of a method, by which methods are ranked and settings selected; missing without a whole seed."""
+    found = {}
+    for name, (endpoint, outcome) in RATES.items():
+        arm = arms.get((model, method, endpoint))
+        found[name] = arm.mean(outcome) if arm and arm.seeds else np.nan
+    return found

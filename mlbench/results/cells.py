@@ -41,7 +41,7 @@ JOB_COLUMNS = ("kind", "key", *CELL, "status", "error_type", "error", "log", "se
 
 
 def prepare(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Return the verdict rows with one number per rate, `value` (the endpoint of the row's kind) and `cell`.
+    """Return the verdict rows with one number per rate, `value` (the endpoint of the row's kind), `cell` and `unit`.
 
     Raises:
         DataError: No rows, a missing column, an unknown label or kind, or a row that is there twice.
@@ -85,6 +85,8 @@ def _with_rates(verdicts: pd.DataFrame) -> pd.DataFrame:
     rows["truncated"] = rows["truncated"].astype(float)
     rows["value"] = rows["asr"].fillna(rows["over_refusal"]).fillna(rows["accuracy"])
     rows["cell"] = cell_name(rows["task"], rows["language"])
+    # The clusters of different tasks are different clusters. Categories, because every rate groups by them.
+    rows["unit"] = (rows["task"].astype(str) + " " + rows["cluster"].astype(str)).astype("category")
     return rows
 
 
@@ -140,8 +142,11 @@ def _open_status(answers: pd.DataFrame) -> pd.DataFrame:
     return status.astype({"seed": "int64"})
 
 
-def per_seed(rows: pd.DataFrame, planned: pd.DataFrame, *, alpha: float) -> pd.DataFrame:
-    """Return one line per planned cell and seed; rates only where all its rows are there."""
+def per_seed(rows: pd.DataFrame, planned: pd.DataFrame, *, alpha: float | None) -> pd.DataFrame:
+    """Return one line per planned cell and seed; rates only where all its rows are there.
+
+    Without `alpha` there are no intervals, which cost most of the time.
+    """
     cells = planned.merge(_summary(rows, CELL, alpha), on=CELL, how="left")
     judged = rows.groupby(CELL, sort=False)[["judge", "provenance"]].first().reset_index()
     cells = cells.merge(judged.rename(columns={"provenance": "judge_provenance"}), on=CELL, how="left")
@@ -167,28 +172,30 @@ def over_seeds(rows: pd.DataFrame, cells: pd.DataFrame, *, alpha: float) -> pd.D
     return means.sort_values(keys, ignore_index=True)
 
 
-def _summary(rows: pd.DataFrame, keys: list[str], alpha: float) -> pd.DataFrame:
+def _summary(rows: pd.DataFrame, keys: list[str], alpha: float | None) -> pd.DataFrame:
     grouped = rows.groupby(keys, sort=False, observed=True)
     table = grouped[[*RATES, "value"]].mean()
     table["seeds"] = grouped["seed"].nunique()
     table["n"] = grouped.size() // table["seeds"]
     table["clusters"] = grouped["cluster"].nunique()
-    intervals = {key: stats.wilson(clustered(part, "value"), alpha=alpha)[0] for key, part in grouped}
-    table["low"] = [intervals[key].low for key in table.index]
-    table["high"] = [intervals[key].high for key in table.index]
+    table[["low", "high"]] = np.nan
+    if alpha is not None:
+        intervals = {key: stats.wilson(clustered(part, "value"), alpha=alpha)[0] for key, part in grouped}
+        table["low"] = [intervals[key].low for key in table.index]
+        table["high"] = [intervals[key].high for key in table.index]
     return table.reset_index()
 
 
 def clustered(rows: pd.DataFrame, outcome: str) -> stats.Clustered:
     """Return one outcome of one method summed within clusters, averaged over the seeds and samples in `rows`.
 
-    The rows of the result are cells; the clusters of different tasks are different clusters. Several answers to one
-    prompt are repeated measurements of it: they sharpen its value, and do not count as further prompts.
+    The rows of the result are cells. Several answers to one prompt are repeated measurements of it: they sharpen its
+    value, and do not count as further prompts.
     """
     if rows.empty:
         raise DataError("there are no rows to compute a rate from")
     cell, cells = pd.factorize(rows["cell"], sort=True)
-    cluster, clusters = pd.factorize(rows["task"].astype(str) + " " + rows["cluster"].astype(str), sort=True)
+    cluster, clusters = pd.factorize(rows["unit"], sort=True)
     place, size, shape = cell * len(clusters) + cluster, len(cells) * len(clusters), (len(cells), len(clusters))
     repeats = rows["seed"].nunique() * rows.groupby("cell")["sample"].nunique().reindex(cells).to_numpy()[:, None]
     values = rows[outcome].to_numpy(dtype=np.float64)
@@ -197,4 +204,5 @@ def clustered(rows: pd.DataFrame, outcome: str) -> stats.Clustered:
         clusters=tuple(clusters),
         sums=np.bincount(place, weights=values, minlength=size).reshape(shape) / repeats,
         counts=np.bincount(place, minlength=size).reshape(shape) / repeats,
+        repeats=float(repeats.min()),
     )

@@ -9,23 +9,34 @@ import numpy as np
 import pandas as pd
 
 from mlbench import stats
+from mlbench.errors import DataError
 from mlbench.results.arms import TIERS, Arm, Key
 from mlbench.results.arms import tier as tier_cells
 from mlbench.results.cells import ENDPOINT, clustered
 from mlbench.results.design import Design
 
+EXACT_COLUMNS = ("won", "lost", "p_exact", "odds_ratio", "odds_low", "odds_high")
+
 
 def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) -> pd.DataFrame:
-    """Return every method against the baseline: per endpoint, over all cells, in each group and in each language."""
+    """Return every method against the baseline: per endpoint, over all cells, in each group and in each language.
+
+    Lines of one language also count source prompts, see `exact_columns`.
+    """
     lines: list[dict[str, object]] = []
     challengers = [method for method in design.methods if method != design.baseline]
     models = sorted(set(means["model"]))
     for model, method, endpoint in product(models, challengers, ENDPOINT.values()):
         arm, base = arms.get((model, method, endpoint)), arms.get((model, design.baseline, endpoint))
         if arm and base and arm.seeds and base.seeds:
-            compared = compare(arm, base, endpoint, design)
+            try:
+                compared = compare(arm, base, endpoint, design)
+            except DataError as error:
+                names = f"{method} and {design.baseline} on {model}"
+                raise DataError(f"{names}: {error.message}", hint=error.hint) from error
             shared = {"model": model, "method": method, "reference": design.baseline, "endpoint": endpoint}
-            found = _lines(compared, clustered(arm.rows, endpoint).rows, means, design)
+            facts = means.drop_duplicates("cell").set_index("cell").loc[list(clustered(arm.rows, endpoint).rows)]
+            found = _lines(compared, endpoint, facts, design)
             found[0]["p_margin"] = p_margin(compared, endpoint, design)
             lines += [shared | line for line in found]
         elif endpoint == "asr":
@@ -36,6 +47,21 @@ def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) ->
     table.loc[primary, "p_holm"] = stats.holm(table.loc[primary, "p"].astype(float).tolist())
     table["mde"] = _detectable(table, family=len(models) * len(challengers), alpha=design.alpha)
     return table
+
+
+def exact_columns(differences: stats.FloatArray, endpoint: str, design: Design) -> dict[str, float]:
+    """Return the exact sign test of the clusters' differences in one row, (clusters,).
+
+    Columns:
+        won, lost: Source prompts on which the method does better and worse: "better" is a lower rate, but a higher
+            accuracy.
+        p_exact: Of won against lost; McNemar's exact test where a prompt has one answer.
+        odds_ratio, odds_low, odds_high: lost / won with its exact interval; 0 and infinity are possible values,
+            missing where no prompt differs.
+    """
+    found = stats.sign_test(-differences if endpoint == "accuracy" else differences, alpha=design.alpha)
+    values = (found.won, found.lost, found.p, found.odds_ratio, *found.interval)
+    return dict(zip(EXACT_COLUMNS, values, strict=True))
 
 
 def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float]:
@@ -56,6 +82,7 @@ def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float
 _COMPARISON_COLUMNS = [
     *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
     *("p_margin", "mde", "sd", "rows", "clusters", "discordant"),
+    *EXACT_COLUMNS,
 ]
 
 
@@ -86,11 +113,8 @@ def p_margin(compared: stats.Comparison, endpoint: str, design: Design) -> float
     return stats.not_inferior(losses, margin, largest=compared.largest)
 
 
-def _lines(
-    compared: stats.Comparison, names: tuple[str, ...], means: pd.DataFrame, design: Design
-) -> list[dict[str, object]]:
+def _lines(compared: stats.Comparison, endpoint: str, facts: pd.DataFrame, design: Design) -> list[dict[str, object]]:
     """Return a line for all cells, for each tier, for the unseen languages, and for each cell (p by max-T)."""
-    facts = means.drop_duplicates("cell").set_index("cell").loc[list(names)]
     lines: list[dict[str, object]] = [
         {
             "scope": "all",
@@ -113,7 +137,7 @@ def _lines(
             ends = stats.percentile(drawn, delta, clusters=compared.clusters, alpha=design.alpha, lowest=-1.0)
             lines.append({"scope": scope, "delta": delta, "low": ends.low, "high": ends.high})
     single = facts["task"].nunique() == 1
-    for row, name in enumerate(names):
+    for row, name in enumerate(facts.index):
         scope = facts.loc[name, "language"] if single else name
         ends = compared.row_intervals[row]
         lines.append(
@@ -123,6 +147,7 @@ def _lines(
                 "low": ends.low,
                 "high": ends.high,
                 "p": float(compared.p_rows[row]),
+                **exact_columns(compared.row_parts[row], endpoint, design),
             }
         )
     return lines

@@ -129,6 +129,7 @@ def _cell_rows(
             **{name: verdict[name] for name in ("prompt_id", "sample", "label", "leak", "correct")},
             "answer_language": verdict["language"],
             "truncated": answer["truncated"],
+            "tokens": answer["tokens"],
             "answer_hash": _hash(answer),
             "cluster": prompt.cluster,
             "chance": 1 / len(prompt.choices) if prompt.choices else None,

@@ -8,7 +8,8 @@ from itertools import combinations
 import pandas as pd
 
 from mlbench.errors import shorten
-from mlbench.results.words import percent
+from mlbench.results.design import Design
+from mlbench.results.words import percent, signed
 
 SMOKE_JUDGE = "refusal"
 FEW_CLUSTERS = 30
@@ -17,15 +18,15 @@ TRUNCATED = 0.05
 
 
 def warnings(
-    rows: pd.DataFrame, jobs: pd.DataFrame, cells: pd.DataFrame, ranking: pd.DataFrame, untouched: str
+    rows: pd.DataFrame, jobs: pd.DataFrame, cells: pd.DataFrame, ranking: pd.DataFrame, design: Design
 ) -> tuple[str, ...]:
     """Return one sentence per finding, the gravest first.
 
     Args:
         rows: The prepared verdict rows.
         cells: The cells per seed.
-        untouched: Method that answers with the start checkpoint, "" if there is none.
     """
+    untouched = design.untouched
     return (
         *_partial(rows),
         *_smoke_judge(rows),
@@ -37,6 +38,7 @@ def warnings(
         *_at_chance(rows),
         *_truncated(ranking),
         *_thin(ranking),
+        *_by_seed(ranking, design),
     )
 
 
@@ -142,3 +144,13 @@ def _thin(ranking: pd.DataFrame) -> Iterator[str]:
         yield f"Only {fewest} source prompts decide: intervals from so few are approximate."
     if int(done["seeds"].max()) == 1:
         yield "One seed per method: the results hold for these checkpoints, not for the methods."
+
+
+def _by_seed(ranking: pd.DataFrame, design: Design) -> Iterator[str]:
+    """Yield the differences that hold for these checkpoints, but perhaps not for those of other seeds."""
+    for line in ranking[ranking["p_holm"] <= design.alpha].to_dict("records"):
+        if line["seed_low"] < 0 < line["seed_high"]:
+            yield (
+                f"{line['method']} on {line['model']} differs from {design.baseline} in these checkpoints; with other "
+                f"seeds {signed(line['seed_low'])} to {signed(line['seed_high'])} points are possible."
+            )

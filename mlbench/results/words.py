@@ -18,7 +18,7 @@ def number(value: object) -> float:
 
 def percent(value: object) -> str:
     """Return a rate in percent, without the sign: 0.124 -> "12.4"."""
-    return DASH if math.isnan(number(value)) else f"{100 * number(value):.1f}"
+    return DASH if math.isnan(number(value)) else f"{100 * number(value):.1f}".replace("-", MINUS)
 
 
 def decimal(value: object) -> str:

@@ -7,13 +7,14 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from mlbench.errors import DataError, shorten
 from mlbench.stats.rates import Clustered, FloatArray, Interval, batches, draw_rates, percentile
+from mlbench.stats.score import tango
 
 EXACT_CLUSTERS = 12
 
@@ -36,11 +37,14 @@ class Comparison:
 
     Attributes:
         delta: Macro rate of the method less that of its reference.
-        rows: The same for each row, (rows,).
+        interval: Percentile interval of `delta`.
+        rows: The same difference for each row, (rows,).
+        row_intervals: Tango's interval of each row.
         p: Two-sided p-value of `delta` (paired sign flips).
         p_rows: Two-sided p-values of `rows`, adjusted by max-T, (rows,).
         draws: Bootstrap distribution of `rows`, (resamples, rows).
         parts: Difference of each cluster, scaled so that `delta` is their mean, (clusters,).
+        row_parts: Each cluster's part in each row's difference, (rows, clusters); see `cluster_parts`.
         largest: What a part is in a cluster that one method wins in every row.
         sd: Standard deviation of `parts`.
         discordant: Clusters in which the two differ at all.
@@ -55,6 +59,7 @@ class Comparison:
     p_rows: FloatArray
     draws: FloatArray
     parts: FloatArray
+    row_parts: FloatArray
     largest: float
     sd: float
     discordant: int
@@ -89,7 +94,7 @@ def _spread(data: Clustered, names: tuple[str, ...]) -> Clustered:
     where = np.searchsorted(names, data.clusters)
     sums, counts = np.zeros((2, len(data.rows), len(names)))
     sums[:, where], counts[:, where] = data.sums, data.counts
-    return Clustered(rows=data.rows, clusters=names, sums=sums, counts=counts)
+    return replace(data, clusters=names, sums=sums, counts=counts)
 
 
 def compare(
@@ -108,26 +113,23 @@ def compare(
     """
     one, two = aligned(method, reference, common=common)
     # Counts are equal here, so the difference of two rates is the rate of the differences.
-    difference = Clustered(rows=one.rows, clusters=one.clusters, sums=one.sums - two.sums, counts=one.counts)
+    difference = replace(one, sums=one.sums - two.sums, repeats=min(one.repeats, two.repeats))
     draws = draw_rates(difference, resamples=resamples, seed=seed)
     parts = cluster_parts(difference)
     flips = sign_flip(parts, resamples=resamples, seed=seed)
     size, rates = len(one.clusters), difference.rates()
     weights = size * (one.counts / one.counts.sum(axis=1, keepdims=True)).mean(axis=0)
     whole = size * parts.mean(axis=0)
-    held = (one.counts > 0).sum(axis=1)
     return Comparison(
         delta=difference.macro(),
         interval=percentile(draws.mean(axis=1), difference.macro(), clusters=size, alpha=alpha, lowest=-1.0),
         rows=rates,
-        row_intervals=tuple(
-            percentile(draws[:, row], float(rates[row]), clusters=int(held[row]), alpha=alpha, lowest=-1.0)
-            for row in range(len(rates))
-        ),
+        row_intervals=tango(difference, alpha=alpha),
         p=flips.macro,
         p_rows=flips.rows,
         draws=draws,
         parts=whole,
+        row_parts=parts,
         largest=float(weights.max()),
         sd=float(np.std(whole, ddof=1)) if size > 1 else 0.0,
         discordant=int((np.abs(difference.sums) > 1e-12).any(axis=0).sum()),
@@ -154,14 +156,23 @@ def sign_flip(parts: FloatArray, *, resamples: int = 10_000, seed: int = 0) -> F
     table = np.column_stack([parts.mean(axis=0), (parts / np.where(scale > 0, scale, 1)[:, None]).T])
     observed = np.abs(table.sum(axis=0)) - 1e-9 * np.abs(table).sum(axis=0)
     hits = np.zeros(rows + 1)
-    exact = size <= EXACT_CLUSTERS
-    total = 2**size if exact else resamples
-    for signs in _all_signs(size) if exact else _random_signs(size, resamples, seed):
+    for signs in flip_signs(size, resamples, seed):
         flipped = np.abs(signs @ table)
         hits[0] += (flipped[:, 0] >= observed[0]).sum()
         hits[1:] += (flipped[:, 1:].max(axis=1)[:, None] >= observed[1:]).sum(axis=0)
-    p = hits / total if exact else (1 + hits) / (1 + total)
-    return Flips(float(p[0]), np.asarray(p[1:], dtype=np.float64))
+    p = flip_share(hits, size, resamples)
+    return Flips(float(p[0]), p[1:])
+
+
+def flip_signs(size: int, resamples: int, seed: int) -> Iterator[FloatArray]:
+    """Yield signs of clusters in batches, (flips, clusters): all of them for few clusters, else random ones."""
+    return _all_signs(size) if size <= EXACT_CLUSTERS else _random_signs(size, resamples, seed)
+
+
+def flip_share(hits: FloatArray, size: int, resamples: int) -> FloatArray:
+    """Return p-values from how many signs of `flip_signs` were at least as extreme as the data; same shape."""
+    exact = size <= EXACT_CLUSTERS
+    return np.asarray(hits / 2**size if exact else (1 + hits) / (1 + resamples), dtype=np.float64)
 
 
 def _all_signs(size: int) -> Iterator[FloatArray]:

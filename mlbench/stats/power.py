@@ -39,6 +39,11 @@ def not_inferior(losses: FloatArray, margin: float, *, largest: float = 1.0) -> 
     return NormalDist().cdf((mean - margin) / math.sqrt(variance / size))
 
 
+def equivalent(losses: FloatArray, margin: float, *, largest: float = 1.0) -> float:
+    """Return the p-value of "the mean loss is `margin` or more, in either direction", by two one-sided tests."""
+    return max(not_inferior(side, margin, largest=largest) for side in (losses, -losses))
+
+
 def minimum_detectable(
     clusters: int, *, rows: int, sd: float = PLANNING_SD, alpha: float = 0.05, power: float = 0.8, tests: int = 1
 ) -> float:

@@ -1,8 +1,10 @@
 """Rates of one method and their intervals; clusters are resampled, never answers.
 
 References:
+    Kish, Survey Sampling (1965): clusters of unequal size.
     Korn and Graubard, Survey Methodology 24 (1998): intervals with an effective sample size.
     Dean and Pagano, Journal of Survey Statistics and Methodology 3 (2015): the same for the Wilson interval.
+    Hesterberg, The American Statistician 69 (2015) 371: the expanded percentile interval of the bootstrap.
     Miller, arXiv 2411.00640: clustered errors for language-model evaluations.
 """
 
@@ -10,7 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -33,12 +36,14 @@ class Clustered:
         clusters: Names of the clusters, sorted.
         sums: Outcomes per row and cluster, seeds averaged, (rows, clusters).
         counts: Prompts per row and cluster, 0 where a row lacks the cluster, (rows, clusters).
+        repeats: Answers to a prompt, over which `sums` are averaged: seeds times samples.
     """
 
     rows: tuple[str, ...]
     clusters: tuple[str, ...]
     sums: FloatArray
     counts: FloatArray
+    repeats: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.rows or not self.clusters:
@@ -60,7 +65,7 @@ class Clustered:
     def keep(self, clusters: NDArray[np.bool_]) -> Clustered:
         """Return the same outcomes on some of the clusters, (clusters,)."""
         names = tuple(name for name, kept in zip(self.clusters, clusters, strict=True) if kept)
-        return Clustered(rows=self.rows, clusters=names, sums=self.sums[:, clusters], counts=self.counts[:, clusters])
+        return replace(self, clusters=names, sums=self.sums[:, clusters], counts=self.counts[:, clusters])
 
 
 class Interval(NamedTuple):
@@ -73,28 +78,49 @@ class Interval(NamedTuple):
 def wilson(data: Clustered, *, alpha: float = 0.05) -> tuple[Interval, ...]:
     """Return one Wilson interval per row, with the effective sample size of clustered prompts.
 
-    With one prompt per cluster this is the plain Wilson interval.
+    With one answer to one prompt per cluster this is the plain Wilson interval.
     """
     return tuple(
-        wilson_interval(rate, _effective_size(sums[counts > 0], counts[counts > 0], alpha), alpha)
-        for rate, sums, counts in zip(data.rates(), data.sums, data.counts, strict=True)
+        wilson_interval(rate, row_size(data, row, rate * (1 - rate), alpha), alpha)
+        for row, rate in enumerate(data.rates().tolist())
     )
 
 
-def _effective_size(sums: FloatArray, counts: FloatArray, alpha: float) -> float:
-    prompts, clusters, rate = float(counts.sum()), len(sums), float(sums.sum() / counts.sum())
-    # variance of the ratio sum(s) / sum(n) between clusters: C / (C - 1) Σ (s_c - p n_c)² / (Σ n_c)²
-    spread = float(((sums - rate * counts) ** 2).sum())
-    if clusters < 2 or prompts <= 1 or spread == 0 or not 0 < rate < 1:
+def row_size(data: Clustered, row: int, simple: float, alpha: float) -> float:
+    """Return the effective sample size of one row, given the variance of a single independent prompt."""
+    held = data.counts[row] > 0
+    sums, counts = data.sums[row, held], data.counts[row, held]
+    # The ratio Σ s / Σ n is off by (s_c - p n_c) / Σ n in each cluster.
+    errors = (sums - sums.sum() / counts.sum() * counts) / counts.sum()
+    return _effective_size(simple, errors, counts, repeats=data.repeats, alpha=alpha)
+
+
+def _effective_size(simple: float, errors: FloatArray, counts: FloatArray, *, repeats: float, alpha: float) -> float:
+    """Return how many independent prompts have a rate that varies as much; never more than there are answers.
+
+    Where nothing varies it is the number of clusters: such data do not say how alike the prompts of a cluster are.
+
+    Args:
+        simple: Variance of a single independent prompt.
+        errors: Each cluster's part in the error of the rate, (clusters,).
+        counts: Prompts of each cluster, (clusters,).
+    """
+    clusters, prompts, spread = len(counts), float(counts.sum()), float((errors**2).sum())
+    if clusters < 2 or prompts <= 1 or simple <= 1e-15 or spread <= 1e-15:
         return float(clusters)
-    variance = clusters / (clusters - 1) * spread / prompts**2
-    design_effect = variance / (rate * (1 - rate) / (prompts - 1))
+    # Clusters of unequal size say as much about the variance as (Σ n)² / Σ n² equal ones (Kish).
+    equal = max(2.0, prompts**2 / float((counts**2).sum()))
+    variance = equal / (equal - 1) * spread
+    size = prompts / (prompts - 1) * simple / variance * _few_clusters(equal, prompts, 1 - alpha / 2)
+    return min(size, prompts * repeats)
+
+
+@cache
+def _few_clusters(clusters: float, prompts: float, tail: float) -> float:
+    """Return Korn and Graubard's correction: few clusters estimate the variance badly."""
     from scipy.special import stdtrit
 
-    # Few clusters estimate the variance badly: the ratio of t quantiles is Korn and Graubard's correction.
-    quantile = 1 - alpha / 2
-    correction = float(stdtrit(prompts - 1, quantile) / stdtrit(clusters - 1, quantile)) ** 2
-    return min(prompts / design_effect * correction, prompts)
+    return float(stdtrit(prompts - 1, tail) / stdtrit(clusters - 1, tail)) ** 2
 
 
 def wilson_interval(rate: float, size: float, alpha: float) -> Interval:
@@ -123,20 +149,45 @@ def draw_rates(data: Clustered, *, resamples: int = 10_000, seed: int = 0) -> Fl
     return np.concatenate(drawn)
 
 
-def macro_interval(data: Clustered, draws: FloatArray, *, alpha: float = 0.05) -> Interval:
-    """Return the percentile interval of the macro rate, from `draw_rates` of the same data."""
-    return percentile(draws.mean(axis=1), data.macro(), clusters=len(data.clusters), alpha=alpha)
+def cluster_values(data: Clustered) -> FloatArray:
+    """Return one number per cluster, (clusters,): their mean is the macro rate, their spread its sampling error.
+
+    With one prompt per cluster and row, it is the mean over rows. Otherwise the rate is a ratio, and the numbers are
+    its linearisation: clusters that hold more prompts than others are not taken for clusters with a higher rate.
+    """
+    rates, totals = data.rates()[:, None], data.counts.sum(axis=1, keepdims=True)
+    lifts = (data.sums - rates * data.counts) / totals
+    return np.asarray(data.macro() + len(data.clusters) * lifts.mean(axis=0), dtype=np.float64)
+
+
+def macro_interval(data: Clustered, *, alpha: float = 0.05) -> Interval:
+    """Return the Wilson interval of the macro rate, with the effective sample size of its clusters.
+
+    Percentile and t intervals miss low rates, the ones that good methods have, too often: few prompts that are
+    unsafe in many languages make the rate's distribution skewed.
+    """
+    rate, values = data.macro(), cluster_values(data)
+    errors, counts = (values - rate) / len(values), data.counts.sum(axis=0)
+    size = _effective_size(rate * (1 - rate), errors, counts, repeats=data.repeats, alpha=alpha)
+    return wilson_interval(rate, size, alpha)
 
 
 def percentile(draws: FloatArray, value: float, *, clusters: int, alpha: float = 0.05, lowest: float = 0.0) -> Interval:
-    """Return the percentile interval of bootstrap draws, (resamples,), of a quantity in [lowest, 1].
+    """Return the expanded percentile interval of bootstrap draws, (resamples,), of a quantity in [lowest, 1].
+
+    The plain one is too narrow: of C clusters, draws show (C - 1) / C of the variance, and their tails are normal
+    where t has C - 1 degrees of freedom. Hesterberg's expansion takes quantiles further out by as much.
 
     Draws that never vary say nothing about their error. The interval is then what follows if unseen clusters,
     of which Wilson's bound allows a share u, were all at one end of the range; for a rate of 0 or 1 that is
     the Wilson interval on clusters.
     """
     if draws.size and np.ptp(draws) > 1e-12:
-        low, high = np.quantile(draws, [alpha / 2, 1 - alpha / 2])
+        from scipy.special import ndtr, stdtrit
+
+        # Φ(-sqrt(C / (C - 1)) t), where the plain interval has α / 2 = Φ(-z)
+        tail = float(ndtr(-math.sqrt(clusters / (clusters - 1)) * stdtrit(clusters - 1, 1 - alpha / 2)))
+        low, high = np.quantile(draws, [tail, 1 - tail])
         return Interval(float(low), float(high))
     share = wilson_interval(0.0, clusters, alpha).high
     return Interval(value - share * (value - lowest), value + share * (1 - value))

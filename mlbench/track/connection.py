@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mlbench import environment
 from mlbench.store import write_json
+from mlbench.track import overview
 
 REACH_SECONDS = 5.0
 SETTINGS = {
@@ -58,10 +59,16 @@ def _reach(uri: str) -> None:
         raise ConnectionError(f"nothing answers at {parts.scheme}://{place[0]}:{place[1]}: {error}") from error
 
 
-def experiment(client: Any, name: str, uri: str) -> str:
+def experiment(client: Any, name: str, uri: str, view: str) -> str:
+    """Return the id of an experiment whose page can show a view, see `overview`."""
     found = client.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
+    made = str(found.experiment_id) if found else _create(client, name, uri)
+    if not found or found.tags.get(overview.TAG) != view:
+        client.set_experiment_tag(made, overview.TAG, view)
+    return made
+
+
+def _create(client: Any, name: str, uri: str) -> str:
     # Left alone, MLflow puts the artifacts of a sqlite store into ./mlruns of the current folder.
     file = sqlite_file(uri)
     place = (file.parent / "mlflow-artifacts" / name).as_uri() if file else None

@@ -13,9 +13,15 @@ from mlbench.results import Results
 from mlbench.results.costs import costs
 from mlbench.store import Store
 
-RATES = ("asr", "leak", "over_refusal", "accuracy", "invalid", "unparsed", "language_match")
-OVER_SEEDS = ("asr", "asr_unseen", "worst_asr", "over_refusal", "utility", "invalid")
-TESTED = {"delta": "delta", "p": "p", "p_holm": "p_adj", "mde": "mde"}
+RATES = ("asr", "leak", "over_refusal", "accuracy", "invalid")
+OVER_SEEDS = (
+    *("asr", "asr_low", "asr_high", "asr_unseen", "worst_asr", "over_refusal", "utility", "invalid"),
+    *("unparsed", "language_match"),
+)
+TESTED = {
+    **{"delta": "delta", "delta_low": "delta_low", "delta_high": "delta_high"},
+    **{"p": "p", "p_holm": "p_adj", "mde": "mde"},
+}
 COSTS = ("train_seconds", "peak_memory_mb", "trainable_parameters", "steps", "tokens", "prompts", "answers")
 
 
@@ -92,10 +98,10 @@ def metrics(results: Results, place: Place) -> Iterator[tuple[str, float]]:
     """Yield the rates of this seed, and what was tested over all seeds."""
     mine = (results.cells[["method", "model", "seed"]] == list(place)).all(axis=1)
     cells = results.cells[mine]
+    yield from _macros(cells, results.design.primary)
     for line in cells.to_dict("records"):
         for rate in RATES:
             yield f"{rate}/{line['task']}/{line['language']}", line[rate]
-    yield from _macros(cells, results.design.primary)
     ranking = results.ranking
     for line in ranking[(ranking["method"] == place.method) & (ranking["model"] == place.model)].to_dict("records"):
         for name in OVER_SEEDS:
@@ -119,10 +125,11 @@ def _macros(cells: pd.DataFrame, primary: tuple[str, ...]) -> Iterator[tuple[str
     yield "macro/utility", cells.loc[graded, "accuracy"].mean(skipna=False)
 
 
-def verdict(results: Results, place: Place) -> Iterator[tuple[str, str]]:
+def verdict(results: Results, place: Place) -> str:
+    """Return what the report says of a method on a model, "" where it says nothing."""
     ranking = results.ranking
-    for line in ranking[(ranking["method"] == place.method) & (ranking["model"] == place.model)].to_dict("records"):
-        yield "mlbench.verdict", str(line["verdict"])
+    mine = ranking[(ranking["method"] == place.method) & (ranking["model"] == place.model)]
+    return str(next(iter(mine["verdict"]), ""))
 
 
 def points(path: Path, prefix: str) -> Iterator[tuple[str, float, int]]:

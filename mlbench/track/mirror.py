@@ -16,7 +16,7 @@ from mlbench import environment
 from mlbench.plan import Job
 from mlbench.results import Results, frames
 from mlbench.store import Status, Store
-from mlbench.track import connection, facts, sending
+from mlbench.track import connection, facts, notes, overview, sending
 from mlbench.track.facts import Place
 
 LONGEST_ERROR = 2000
@@ -49,8 +49,9 @@ class Mirror:
     def __init__(self, root: Path, *, uri: str = "") -> None:
         self.store = Store(root)
         self.plan = frames.marked(frames.read_plan(root))
-        self.client = connection.connect(uri or connection.default_uri(root))
-        self.experiment = connection.experiment(self.client, self.plan["name"], uri or connection.default_uri(root))
+        place = uri or connection.default_uri(root)
+        self.client = connection.connect(place)
+        self.experiment = connection.experiment(self.client, self.plan["name"], place, overview.view(self.plan))
         self.folder = connection.identity(root)
         self.places: dict[Place, list[Mapping[str, Any]]] = {}
         for cell in self.plan["cells"]:
@@ -64,7 +65,8 @@ class Mirror:
         found = self.client.search_runs([self.experiment], filter_string=query, max_results=1)
         if found:
             return str(found[0].info.run_id)
-        tags |= {"mlbench.folder": environment.shown(self.store.root), "mlflow.note.content": self.plan["title"]}
+        tags |= {"mlbench.folder": environment.shown(self.store.root)}
+        tags |= notes.tags(notes.shootout(self.plan, None, self.experiment))
         start = int(1000 * self.plan["created"])
         made = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=self.plan["name"])
         return str(made.info.run_id)
@@ -90,16 +92,18 @@ class Mirror:
         sending.log_params(self.client, run, params | dict(facts.fields(part["methods"][place.method])))
         sending.log_inputs(self.client, run, dict(facts.datasets(part, self.store)))
         self._log_curves(run, part["methods"][place.method], self.places[place][0]["chain"])
-        metrics = dict(facts.spent(jobs))
+        metrics: dict[str, float] = {}
         if results is not None:
             metrics |= dict(facts.metrics(results, place))
-            tags |= dict(facts.verdict(results, place))
-        sending.log_metrics(self.client, run, metrics)
+            tags["mlbench.verdict"] = facts.verdict(results, place)
+        # The first metric is the one that the comparison of runs draws at first.
+        sending.log_metrics(self.client, run, metrics | dict(facts.spent(jobs)))
         self._settle(run, tags, jobs)
 
     def _create(self, part: Mapping[str, Any], place: Place, tags: Mapping[str, str]) -> str:
         begun = [status.started for key in part["jobs"] if (status := self.store.status(key)) and status.started]
-        name = f"{place.method} · {place.model} · seed {place.seed}"
+        model = f" · {place.model}" if len(self.plan["models"]) > 1 else ""
+        name = f"{place.method} · seed {place.seed}{model}"
         start = int(1000 * min(begun, default=time.time()))
         made = self.client.create_run(self.experiment, start_time=start, tags=dict(tags), run_name=name)
         self.children[facts.place_tags(tags)] = made.info.run_id
@@ -110,9 +114,10 @@ class Mirror:
         for line in failures.head(1).to_dict("records"):
             where = " ".join(filter(None, (line["kind"], line["task"], line["language"])))
             tags["mlbench.error"] = f"{where}: {line['error_type']}: {line['error']}"[:LONGEST_ERROR]
-        for name, value in tags.items():
-            if run.data.tags.get(name) != value:
-                self.client.set_tag(run.info.run_id, name, value)
+        about = [tags.get(f"mlbench.{name}", "") for name in ("method", "verdict", "error")]
+        if not notes.edited(run.data.tags):
+            tags |= notes.tags(notes.checkpoint(self.plan, *about))
+        sending.set_tags(self.client, run, tags)
         if failures.empty and "mlbench.error" in run.data.tags:
             self.client.delete_tag(run.info.run_id, "mlbench.error")
         state = facts.state(jobs)
@@ -143,13 +148,20 @@ class Mirror:
         about = {"baseline": self.plan["baseline"], "methods": ", ".join(self.plan["methods"])}
         sending.log_params(self.client, parent, about | {"models": models, "languages": languages})
         sending.log_inputs(self.client, parent, dict(facts.datasets(self.plan, self.store)))
-        for path in (*written.values(), self.store.root / "shootout.yaml", self.store.root / "selection.json"):
+        settings = {name: self.store.root / name for name in ("shootout.yaml", "selection.json")}
+        for name, path in {**written, **settings}.items():
             if path.is_file():
-                self.client.log_artifact(self.parent, str(path))
-        if results is not None:
-            sending.log_tables(self.client, self.parent, results)
+                self.client.log_artifact(self.parent, str(path), str(Path(name).parent).removeprefix(".") or None)
+        if not notes.edited(parent.data.tags):
+            sending.set_tags(self.client, parent, notes.tags(notes.shootout(self.plan, results, self.experiment)))
+        sending.log_tables(self.client, self.parent, self._tables(results))
         jobs = frames.jobs(self.plan, self.store)
         sending.set_state(self.client, self.parent, facts.state(jobs), self._end(jobs))
+
+    def _tables(self, results: Results | None) -> dict[str, pd.DataFrame]:
+        found = {} if results is None else {"ranking": results.ranking, "comparisons": results.comparisons}
+        # A run for every trial would bury the checkpoints: trials are found by their settings, and a table shows those.
+        return found | ({"trials": notes.trials(self.plan["selection"])} if self.plan["selection"] else {})
 
     def _end(self, jobs: pd.DataFrame) -> float:
         """Return when the last of some jobs ended."""

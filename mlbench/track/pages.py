@@ -14,19 +14,21 @@ from collections.abc import Callable
 from types import FrameType
 
 from mlbench.errors import UserError
-from mlbench.track.connection import sqlite_file
+from mlbench.track import overview
+from mlbench.track.connection import connect, sqlite_file
 
 HOST = "127.0.0.1"
 START_SECONDS = 90.0
 END_SECONDS = 5.0
 
 
-def serve(uri: str, port: int = 0, tell: Callable[[str], None] = print) -> None:
+def serve(uri: str, port: int = 0, tell: Callable[[str], None] = print, experiment: str = "") -> None:
     """Serve the pages of a store until interrupted; `tell` gets the address. A server has pages of its own already.
 
     Args:
         uri: The tracking URI of the store.
         port: 0 takes a free one.
+        experiment: The name of the experiment whose page is told; "" or one that is not there: the first page.
 
     Raises:
         UserError: The store is not there, the port is taken, or MLflow did not start.
@@ -38,6 +40,8 @@ def serve(uri: str, port: int = 0, tell: Callable[[str], None] = print) -> None:
     if file is not None and not file.is_file():
         raise UserError(f"there is no MLflow store {str(file)!r} yet", hint="mlbench track RUN writes one")
     port = _free(port)
+    found = connect(uri).get_experiment_by_name(experiment) if experiment else None
+    page = f"/{overview.address(found.experiment_id)}" if found else ""
     for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal must not leave the server behind
         signal.signal(number, _interrupt)
     with tempfile.TemporaryFile() as log:
@@ -51,7 +55,7 @@ def serve(uri: str, port: int = 0, tell: Callable[[str], None] = print) -> None:
                 log.seek(0)
                 lines = log.read().decode(errors="replace").strip().splitlines()
                 raise UserError(f"MLflow did not start: {' '.join(lines[-3:])}")
-            tell(f"MLflow: http://{HOST}:{port}  (Ctrl-C ends it)")
+            tell(f"MLflow: http://{HOST}:{port}{page}  (Ctrl-C ends it)")
             process.wait()
         except KeyboardInterrupt:
             return

@@ -10,9 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from mlbench.results import Results
-
-TABLES = ("ranking", "comparisons")
 LONGEST_PARAM = 6000
 BATCH = 1000
 """Metrics that MLflow takes in one call."""
@@ -66,14 +63,20 @@ def log_points(client: Any, run: Any, points: list[tuple[str, float, int]]) -> N
         client.log_batch(run.info.run_id, metrics=new[at : at + BATCH])
 
 
-def log_tables(client: Any, run: str, results: Results) -> None:
-    """Write the tables as MLflow's own tables, which its pages show; `log_table` would append to an earlier one."""
+def log_tables(client: Any, run: str, tables: Mapping[str, pd.DataFrame]) -> None:
+    """Write tables as MLflow's own tables, which its pages show; `log_table` would append to an earlier one."""
     paths = []
-    for name in TABLES:
-        table = getattr(results, name).map(lambda value: str(value) if isinstance(value, Mapping) else value)
+    for name, found in tables.items():
+        table = found.map(lambda value: str(value) if isinstance(value, Mapping) else value)
         paths.append({"path": f"tables/{name}.json", "type": "table"})
         client.log_text(run, table.to_json(orient="split", index=False), paths[-1]["path"])
     client.set_tag(run, "mlflow.loggedArtifacts", json.dumps(paths))
+
+
+def set_tags(client: Any, run: Any, tags: Mapping[str, str]) -> None:
+    for key, value in tags.items():
+        if run.data.tags.get(key) != value:
+            client.set_tag(run.info.run_id, key, value)
 
 
 def set_state(client: Any, run: str, state: str, end: float) -> None:

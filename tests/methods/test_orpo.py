@@ -16,11 +16,6 @@ from mlbench.training import answers, fit
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return tiny.model(tmp_path_factory.mktemp("start"))
-
-
 def trained(method: ORPO | SFT, start: Checkpoint, folder: Path, **changes: int | float) -> tiny.Log:
     run = tiny.Log(folder=folder, training=tiny.budget(**changes))
     method.align(start, view(tiny.corpus(), method.needs), run)

@@ -18,11 +18,6 @@ NOTHING = Corpus(pivot="en", languages=("en",), examples=())
 LANGUAGES = set("en zh it vi ar ko th bn sw jv ja ru ur fr es de hi id he tr ps ku ckb fa pt".split())  # noqa: SIM905
 
 
-@pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
-    return tiny.model(tmp_path_factory.mktemp("start"))
-
-
 def prompted(start: Checkpoint, folder: Path, pivot: str = "en", **fields: object) -> tuple[Checkpoint, tiny.Log]:
     run = tiny.Log(folder=folder)
     return SystemPrompt(**fields).align(start, replace(NOTHING, pivot=pivot), run), run
