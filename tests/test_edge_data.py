@@ -41,13 +41,26 @@ def ends(*names: str) -> set[str]:
 
 ASR_RATES = {"leak", "invalid", "unparsed", "language_match", "truncated"}
 BY_LANGUAGE = {f"asr_{part}" for part in ("tier_high", "tier_mid", "tier_low", "trained", "unseen", "pivot")}
-RANKED = {"rank", "asr", "asr_low", "asr_high", "asr_seed_sd", "worst_asr", "clusters", *ASR_RATES, *BY_LANGUAGE}
+DRAWN = {"asr_drawn_low", "asr_drawn_high"}
+RANKED = {
+    "rank",
+    "asr",
+    "asr_low",
+    "asr_high",
+    *DRAWN,
+    "asr_seed_sd",
+    "worst_asr",
+    "clusters",
+    *ASR_RATES,
+    *BY_LANGUAGE,
+}
 BOUNDS, FRONT = {"bound_low", "bound_high"}, {"on_front", "p_front"}
 TIPPING = {"tip_specificity", "tip_sensitivity"}
 SEED_INTERVAL = {"seed_low", "seed_high", "seed_p", "seed_p_paired"}
 EFFECTS = {"relative_reduction", "cohens_h", "superiority", *TIPPING}
 COMPARED = {*ends("delta"), "p", "p_holm", "mde", "discordant", *SEED_INTERVAL, *EFFECTS}
 PRICES = {*ends("over_refusal_delta", "utility_delta"), "over_refusal_p_margin", "utility_p_margin"}
+MARGINS = {"p_margin", "p_equivalent"}
 EXACT = {"won", "lost", "p_exact", "odds_ratio", "odds_low", "odds_high"}
 ODDS = {"odds_ratio", "odds_low", "odds_high"}
 # Measures of how languages fail alike; those that need a second language, and the gap to the pivot.
@@ -65,7 +78,7 @@ ALWAYS: Tables = {
     # the baseline is compared with nothing
     "ranking": {*COMPARED, *PRICES},
     # groups have no p-value, only lines of one language count prompts, only whole lines have a detectable difference
-    "comparisons": {"p", "p_holm", "p_margin", "mde", "sd", "rows", "clusters", "discordant", *EXACT},
+    "comparisons": {"p", "p_holm", *MARGINS, "mde", "sd", "rows", "clusters", "discordant", *EXACT},
     # synthetic jobs log no losses, synthetic answers no tokens; few answers say nothing of how varied they are
     "health": {"loss_first", "loss_last", "loss_finite", "tokens", "distinct"},
 }
@@ -161,7 +174,7 @@ CASES = {
             "ranking": {"over_refusal", "utility", *PRICES},
             "seeds": {"over_refusal", "utility"},
             "groups": {"over_refusal", "accuracy"},
-            "comparisons": {"p_margin"},
+            "comparisons": MARGINS,
         },
     ),
     "a missing cell": Case(change=without(method="good", language="bn", task="jail"), missing=ROWLESS),

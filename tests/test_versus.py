@@ -12,23 +12,13 @@ import pytest
 
 from mlbench import cli, report, verbs, versus
 from mlbench.errors import UserError
-from mlbench.report import Half, Versus
 from mlbench.report.versus import headline, html, markdown
 from mlbench.results import versus as tables
-from mlbench.results.cells import CELL
 from mlbench.versus import Fact
 
 from .conftest import Bench
-from .frames import Behaviour, Grid, verdicts
-
-GRID = Grid(methods={"none": Behaviour(unsafe=0.5), "good": Behaviour(unsafe=0.2)}, seeds=(0, 1))
-EVIL = "<script>alert(1)</script>|x"
-
-
-def side(rows: pd.DataFrame, prompts: str = "p") -> tables.Side:
-    """Return one run that asked all prompts of these rows; `prompts` stands for their hash."""
-    asked = rows[CELL].drop_duplicates().assign(prompts=prompts)
-    return tables.side(rows, pd.DataFrame(), asked, GRID.design())
+from .frames import verdicts
+from .two_runs import EVIL, GRID, shown, side
 
 
 def both(a: tables.Side, b: tables.Side) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -169,23 +159,6 @@ def test_only_facts_of_what_both_runs_have_can_differ() -> None:
         ["packages", "torch", "2.1", "2.2"],
         ["packages", "ray", "1", None],
     ]
-
-
-def shown(a: tables.Side, b: tables.Side, diff: tuple[str, ...] = ()) -> Versus:
-    half = Half(folder=EVIL, title=EVIL, command=EVIL, created="2026-01-01", cells=72)
-    paired = tables.pairs(a, b)
-    return Versus(
-        a=half,
-        b=half,
-        alpha=0.05,
-        resamples=500,
-        lines=tables.lines(a, b, GRID.design()),
-        cells=tables.cells(a, b, paired),
-        flips=tables.flips(paired),
-        only=tables.only(a, b),
-        changes=pd.DataFrame([{"part": "methods", "name": EVIL, "a": None, "b": EVIL}]),
-        diff=diff,
-    )
 
 
 def test_pages_show_both_rates_and_keep_hostile_text_as_text(rows: pd.DataFrame) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import product
 
 import numpy as np
@@ -38,6 +38,7 @@ def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) ->
             facts = means.drop_duplicates("cell").set_index("cell").loc[list(clustered(arm.rows, endpoint).rows)]
             found = _lines(compared, endpoint, facts, design)
             found[0]["p_margin"] = p_margin(compared, endpoint, design)
+            found[0]["p_equivalent"] = p_equivalent(compared, endpoint, design)
             lines += [shared | line for line in found]
         elif endpoint == "asr":
             lines.append({"model": model, "method": method, "endpoint": "asr", "scope": "all", "p": np.nan})
@@ -81,7 +82,7 @@ def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float
 
 _COMPARISON_COLUMNS = [
     *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
-    *("p_margin", "mde", "sd", "rows", "clusters", "discordant"),
+    *("p_margin", "p_equivalent", "mde", "sd", "rows", "clusters", "discordant"),
     *EXACT_COLUMNS,
 ]
 
@@ -106,11 +107,20 @@ def seeds_agree(arm: Arm, base: Arm, endpoint: str) -> bool:
 
 def p_margin(compared: stats.Comparison, endpoint: str, design: Design) -> float:
     """Return the one-sided p-value of a loss of the endpoint's margin or more, NaN where it has no margin."""
+    return _on_margin(stats.not_inferior, compared, endpoint, design)
+
+
+def p_equivalent(compared: stats.Comparison, endpoint: str, design: Design) -> float:
+    """Return the p-value of a change by the margin or more in either direction (TOST), NaN where there is no margin."""
+    return _on_margin(stats.equivalent, compared, endpoint, design)
+
+
+def _on_margin(test: Callable[..., float], compared: stats.Comparison, endpoint: str, design: Design) -> float:
     margin = {"over_refusal": design.over_refusal_margin, "accuracy": design.utility_margin}.get(endpoint)
     if margin is None:
         return np.nan
     losses = -compared.parts if endpoint == "accuracy" else compared.parts
-    return stats.not_inferior(losses, margin, largest=compared.largest)
+    return test(losses, margin, largest=compared.largest)
 
 
 def _lines(compared: stats.Comparison, endpoint: str, facts: pd.DataFrame, design: Design) -> list[dict[str, object]]:

@@ -25,6 +25,9 @@ def ranked(
 ) -> pd.DataFrame:
     """Return one line per model and method, best first.
 
+    `asr_low` and `asr_high` are Wilson's with the effective number of clusters, which cover at low rates too;
+    `asr_drawn_low` and `asr_drawn_high` are the bootstrap's over clusters, beside them for comparison.
+
     Columns besides the rates and the comparison with the baseline: those of `seeds.seed_intervals`, of
     `effects.effect_columns`, of `front.front` and of `costs.costs`; `ties` are the letters of `ties.ties`, and `tied`
     says whether a method shares one with the best.
@@ -60,7 +63,7 @@ def _tied(table: pd.DataFrame) -> pd.Series:
 _ENDS = ("", "_low", "_high")
 _COLUMNS = [
     *("model", "method", "status", "seeds", "seeds_planned"),
-    *("asr", "asr_low", "asr_high", "asr_by_seed", "asr_seed_sd"),
+    *("asr", "asr_low", "asr_high", "asr_drawn_low", "asr_drawn_high", "asr_by_seed", "asr_seed_sd"),
     *(f"asr_tier_{tier}" for tier in TIERS),
     *("asr_trained", "asr_unseen", "asr_pivot", "worst_language", "worst_asr", "clusters"),
     *("leak", "invalid", "unparsed", "language_match", "truncated", "over_refusal", "utility"),
@@ -80,6 +83,8 @@ def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, o
     facts = means[means["task"].isin(design.primary)].drop_duplicates("cell").set_index("cell")
     data = clustered(arm.rows, "asr")
     interval = stats.macro_interval(data, alpha=design.alpha)
+    draws = stats.draw_rates(data, resamples=design.resamples, seed=design.seed).mean(axis=1)
+    drawn = stats.percentile(draws, data.macro(), clusters=len(data.clusters), alpha=design.alpha)
     by_language = pd.Series(data.rates(), index=facts.loc[list(data.rows), "language"]).groupby(level=0).mean()
     by_seed = {seed: clustered(arm.rows[arm.rows["seed"] == seed], "asr").macro() for seed in arm.seeds}
     line: dict[str, object] = {
@@ -88,6 +93,8 @@ def _safety(arm: Arm | None, means: pd.DataFrame, design: Design) -> dict[str, o
         "asr": data.macro(),
         "asr_low": interval.low,
         "asr_high": interval.high,
+        "asr_drawn_low": drawn.low,
+        "asr_drawn_high": drawn.high,
         "asr_by_seed": by_seed,
         "asr_seed_sd": float(np.std(list(by_seed.values()), ddof=1)) if len(by_seed) > 1 else np.nan,
         **{f"asr_tier_{tier}": arm.mean("asr", tier_cells(facts, tier, design)) for tier in TIERS},
