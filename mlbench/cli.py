@@ -160,7 +160,9 @@ cli_track.register(app)
 @app.command()
 def report(
     folder: RunFolder,
-    other: Annotated[Path | None, typer.Argument(help="A second run folder to compare with the first.")] = None,
+    other: Annotated[
+        Path | None, typer.Argument(help="A second run folder to compare with the first.", metavar="[OTHER]")
+    ] = None,
     judge: Annotated[str, typer.Option(help="Report by this judgement of `mlbench judge` instead.")] = "",
     answers: Annotated[
         bool, typer.Option("--answers/--no-answers", help="Show prompts and answers; they may be harmful.")
@@ -170,7 +172,8 @@ def report(
     """Compute the tables of a run folder again and write its report; with a second run, compare the two.
 
     Example:  mlbench report reports/demo
-              mlbench report reports/demo reports/demo-again
+
+    Example:  mlbench report reports/demo reports/demo-again
     """
     if other is not None:
         return _report_versus(folder, other, judge, out)

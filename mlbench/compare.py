@@ -123,10 +123,10 @@ def tabulate(verdicts: pd.DataFrame, jobs: pd.DataFrame, design: Design, metric:
         else:
             lines.append(shared | {"group": "all"})
     exact = comparisons.EXACT_COLUMNS if by == "language" else ()
-    table = pd.DataFrame(lines, columns=[*COLUMNS[:-2], "sd", "rows", "seeds_agree", *exact])
+    table = pd.DataFrame(lines, columns=[*COLUMNS[:-2], "sd", "step", "rows", "seeds_agree", *exact])
     if not by:
         table["p_adjusted"] = stats.holm(table["p"].astype(float).tolist())
-    return _worded(table, metric, design, tests=1 if by else len(table))[[*COLUMNS, *exact]]
+    return _worded(table, metric, design, tests=table["group"].nunique() if by else len(table))[[*COLUMNS, *exact]]
 
 
 def _lines(arm: Arm, base: Arm, endpoint: str, by: str, design: Design) -> Iterator[dict[str, object]]:
@@ -149,6 +149,7 @@ def _lines(arm: Arm, base: Arm, endpoint: str, by: str, design: Design) -> Itera
             "clusters": found.clusters,
             "discordant": found.discordant,
             "sd": found.sd,
+            "step": found.step,
             "rows": len(found.rows),
             "seeds_agree": comparisons.seeds_agree(mine, other, endpoint),
             **(comparisons.exact_columns(found.parts, endpoint, design) if by == "language" else {}),
@@ -188,7 +189,12 @@ def _worded(table: pd.DataFrame, metric: str, design: Design, *, tests: int) -> 
         seen = math.nan
         if not pd.isna(line["sd"]):
             seen = stats.minimum_detectable(
-                int(line["clusters"]), rows=int(line["rows"]), sd=line["sd"], alpha=design.alpha, tests=tests
+                int(line["clusters"]),
+                rows=int(line["rows"]),
+                sd=line["sd"],
+                step=line["step"],
+                alpha=design.alpha,
+                tests=tests,
             )
         mde.append(seen)
         verdicts.append(_verdict({str(key): value for key, value in line.items()} | {"mde": seen}, metric, design))

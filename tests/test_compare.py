@@ -141,7 +141,8 @@ def test_what_one_group_could_have_shown_is_the_formula() -> None:
     rows = verdicts(GRID).query("model == 'a' and task == 'jail' and language == 'bn'")
     unsafe = rows.assign(hit=rows["label"] == "unsafe").groupby(["method", "cluster"])["hit"].mean().unstack("method")
     sd = (unsafe["dpo"] - unsafe["none"]).std()
-    assert line["mde"] == pytest.approx(QUANTILES * sd / 40**0.5, abs=1e-4)
+    # Six languages are tested: 2.638 is the quantile of 1 - 0.05 / 12, 0.842 that of 80 %.
+    assert line["mde"] == pytest.approx((2.638 + 0.842) * sd / 40**0.5, abs=1e-4)
 
 
 def test_incomplete_one_prompt_and_constant_data_print_no_nan() -> None:

@@ -78,7 +78,7 @@ ALWAYS: Tables = {
     # the baseline is compared with nothing
     "ranking": {*COMPARED, *PRICES},
     # groups have no p-value, only lines of one language count prompts, only whole lines have a detectable difference
-    "comparisons": {"p", "p_holm", *MARGINS, "mde", "sd", "rows", "clusters", "discordant", *EXACT},
+    "comparisons": {"p", "p_holm", *MARGINS, "mde", "sd", "step", "rows", "clusters", "discordant", *EXACT},
     # synthetic jobs log no losses, synthetic answers no tokens; few answers say nothing of how varied they are
     "health": {"loss_first", "loss_last", "loss_finite", "tokens", "distinct"},
 }

@@ -390,6 +390,15 @@ def test_minimum_detectable_difference_needs_six_discordant_clusters():
     assert stats.minimum_detectable(100, rows=1, sd=0) == 6 / 100
 
 
+def test_minimum_detectable_difference_takes_clusters_that_differ_in_part():
+    # Six clusters of 40 that lose one of six prompts each: 6 / 40 / 6, where whole ones would need 6 / 40.
+    one = clustered([[1.0] * 8 + [0.0] * 32], [[6] * 40])
+    found = stats.compare(one, clustered([[0.0] * 40], [[6] * 40]), resamples=100)
+    assert found.step == pytest.approx(1 / 6)
+    assert stats.minimum_detectable(40, rows=1, sd=0, step=found.step) == pytest.approx(1 / 40)
+    assert stats.compare(one, one, resamples=100).step == 0
+
+
 def test_minimum_detectable_difference_is_found_in_four_of_five_runs():
     rng = np.random.default_rng(0)
     delta = stats.minimum_detectable(100, rows=5, sd=0.3)

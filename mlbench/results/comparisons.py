@@ -73,6 +73,7 @@ def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float
             int(line["clusters"]),
             rows=int(line["rows"]),
             sd=float(line["sd"]),
+            step=float(line["step"]),
             alpha=alpha,
             tests=family if line["primary"] else 1,
         )
@@ -82,7 +83,7 @@ def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float
 
 _COMPARISON_COLUMNS = [
     *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
-    *("p_margin", "p_equivalent", "mde", "sd", "rows", "clusters", "discordant"),
+    *("p_margin", "p_equivalent", "mde", "sd", "step", "rows", "clusters", "discordant"),
     *EXACT_COLUMNS,
 ]
 
@@ -133,6 +134,7 @@ def _lines(compared: stats.Comparison, endpoint: str, facts: pd.DataFrame, desig
             "high": compared.interval.high,
             "p": compared.p,
             "sd": compared.sd,
+            "step": compared.step,
             "rows": len(compared.rows),
             "clusters": compared.clusters,
             "discordant": compared.discordant,

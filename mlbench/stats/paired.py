@@ -47,6 +47,7 @@ class Comparison:
         row_parts: Each cluster's part in each row's difference, (rows, clusters); see `cluster_parts`.
         largest: What a part is in a cluster that one method wins in every row.
         sd: Standard deviation of `parts`.
+        step: Mean size of `parts` over the discordant clusters, 0 without any.
         discordant: Clusters in which the two differ at all.
         clusters: Clusters compared.
     """
@@ -62,6 +63,7 @@ class Comparison:
     row_parts: FloatArray
     largest: float
     sd: float
+    step: float
     discordant: int
     clusters: int
 
@@ -132,6 +134,7 @@ def compare(
         row_parts=parts,
         largest=float(weights.max()),
         sd=float(np.std(whole, ddof=1)) if size > 1 else 0.0,
+        step=float(np.abs(whole[moved]).mean()) if (moved := np.abs(whole) > 1e-12).any() else 0.0,
         discordant=int((np.abs(difference.sums) > 1e-12).any(axis=0).sum()),
         clusters=size,
     )

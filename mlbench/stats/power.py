@@ -45,19 +45,28 @@ def equivalent(losses: FloatArray, margin: float, *, largest: float = 1.0) -> fl
 
 
 def minimum_detectable(
-    clusters: int, *, rows: int, sd: float = PLANNING_SD, alpha: float = 0.05, power: float = 0.8, tests: int = 1
+    clusters: int,
+    *,
+    rows: int,
+    sd: float = PLANNING_SD,
+    step: float = 0.0,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    tests: int = 1,
 ) -> float:
     """Return the smallest macro difference a design sees with that power, two-sided, in [0, 1]; 1 means none.
 
     Args:
         rows: Cells of the macro rate.
         sd: Standard deviation of the clusters' differences: `Comparison.sd`, or the planning value.
+        step: By how much a cluster differs where the methods differ: `Comparison.step`; 0, before there are data or
+            where none differs, is one prompt in one row.
         tests: Size of the Holm family; the smallest p-value has to pass alpha / tests.
     """
     level = alpha / tests
-    # A sign-flip test of k discordant clusters cannot go below 2^(1 - k), and each moves at least one row.
+    # A sign-flip test of k discordant clusters cannot go below 2^(1 - k): so many have to differ by their step.
     needed = math.ceil(1 + math.log2(1 / level))
     if clusters < needed:
         return 1.0
     seen = (quantile(1 - level / 2) + quantile(power)) * sd / math.sqrt(clusters)
-    return min(1.0, max(seen, needed / (clusters * rows)))
+    return min(1.0, max(seen, needed * (step or 1 / rows) / clusters))
