@@ -25,8 +25,6 @@ METHODS = {
     "dpo": Behaviour(unsafe=0.3, over_refusal=0.0, accuracy=0.72),
 }
 GRID = Grid(methods=METHODS, models=("a", "b"), seeds=(0, 1))
-# Two-sided 5 % and 80 % power: 1.95996 + 0.84162
-QUANTILES = 2.80158
 
 
 @pytest.fixture(scope="module")
