@@ -41,9 +41,12 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Return the machine's own browser."""
+    """Return the machine's own browser.
+
+    Not for the whole session: Playwright keeps an event loop running, and other tests need one of their own.
+    """
     from playwright.sync_api import sync_playwright
 
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
