@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,7 @@ def resource(name: str) -> str:
     return files("mlbench_reports").joinpath(name).read_text(encoding="utf-8")
 
 
+@cache
 def environment(*, escape: bool) -> Environment:
     """Return where templates are found, with the filters they use; `escape` is for HTML."""
     from jinja2 import Environment, FunctionLoader, StrictUndefined

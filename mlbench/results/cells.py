@@ -178,7 +178,9 @@ def _summary(rows: pd.DataFrame, keys: list[str], alpha: float | None) -> pd.Dat
     table["seeds"] = grouped["seed"].nunique()
     table["n"] = grouped.size() // table["seeds"]
     table["clusters"] = grouped["cluster"].nunique()
-    table[["low", "high"]] = np.nan if alpha is None else _intervals(rows, keys, alpha).reindex(table.index)
+    table[["low", "high"]] = np.nan
+    if alpha is not None and not rows.empty:
+        table[["low", "high"]] = _intervals(rows, keys, alpha).reindex(table.index)
     return table.reset_index()
 
 
