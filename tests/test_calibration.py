@@ -12,7 +12,7 @@ import pytest
 from calibration import SECTIONS, Share, coverage, family, margin, planned, power, repeat, seeds, table, verdict
 from worlds import Setting, draw, over_seeds, truth
 
-SHOOTOUTS = 120
+SHOOTOUTS = 200
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,12 +37,12 @@ def scores(request, few_resamples):
 
 @pytest.mark.parametrize("name", ["cell", "macro rate", "macro difference", "tier difference", "language difference"])
 def test_intervals_hold_the_truth_as_often_as_they_say(scores, name):
-    assert scores[name].value >= 0.93 - slack(0.07)  # 86.0 %; no bound above: 120 hits of 120 have 0.2 % at 95 %
+    assert scores[name].value >= 0.93 - slack(0.07)  # 87.6 %
 
 
 @pytest.mark.parametrize("name", ["sign flips", "max-T", "McNemar per language"])
 def test_tests_of_equal_methods_err_no_more_often_than_they_say(scores, name):
-    assert scores[name].value <= 0.06 + slack(0.06)  # 12.5 %
+    assert scores[name].value <= 0.06 + slack(0.06)  # 11.0 %
 
 
 def test_the_study_sees_the_errors_of_pooled_answers():
@@ -68,7 +68,7 @@ def test_a_loss_on_the_margin_is_rarely_called_excluded():
 def test_the_detectable_difference_is_found_as_often_as_predicted():
     setting = planned(small(own=0.5), effect=1.0, seed=5)
     found = repeat(power, setting, shootouts=SHOOTOUTS, seed=5)["found"].value
-    assert abs(found - 0.8) <= 0.03 + slack(0.8)  # 80 % ± 14 points
+    assert abs(found - 0.8) <= 0.03 + slack(0.8)  # 80 % ± 11.5 points
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 1.0])

@@ -318,6 +318,13 @@ verdict.
 - *group stderr*: languages are taken for independent tasks, as lm-eval does for the error of a group.
 - *naive crossed bootstrap*: seeds and prompts resampled, percentile interval. *prompts only*: seeds taken for fixed.
 - Cells, language differences and tests per language are averaged over the 10 languages.
+
+**Known limits.** (1) At 0.5 % most languages have one or two unsafe answers: intervals and exact tests of a single
+language are then conservative, as they must be with so few events. (2) Half of 40 clusters being groups of eleven
+prompts, the variance rests on some 24 clusters: intervals of low rates are slightly too narrow there. (3) With 3 seeds
+that hardly differ, or differ very much at a low rate, the interval over seeds is a little wider than needed. (4) The
+non-inferiority test supposes that prompts not seen may be lost in all languages at once, and errs less often than its
+level.
 """
 
 

@@ -53,15 +53,14 @@ def test_interval_is_howes_by_hand():
     assert stats.seed_difference(data, np.zeros((2, 3))).interval == (-1, 1)  # t of one degree of freedom is 12.7
 
 
-def test_interaction_is_not_counted_twice():
-    # Seeds differ by the interaction only: the part between seeds is then noise, and left out.
+def test_noise_is_not_counted_twice():
+    # Prompts and seeds do not differ but by noise: each part holds it once, and it is taken off that of prompts.
     rng = np.random.default_rng(0)
-    data = values(rng, noise=0.3, count=4)
-    data -= data.mean(axis=1, keepdims=True)
-    found = stats.seed_difference(data, np.zeros((4, 40)))
-    prompts = data.mean(axis=0)
-    half = scipy_stats.t.ppf(0.975, 39) * prompts.std(ddof=1) / math.sqrt(40)
-    assert found.interval == pytest.approx((-half, half))
+    data = values(rng, prompt_sd=0, noise=0.3, count=4, prompts=4000)
+    # Noise counted twice would be 17 % wider.
+    half = scipy_stats.t.ppf(0.975, 3) * data.mean(axis=1).std(ddof=1) / 2
+    found = stats.seed_difference(data, np.zeros((4, 4000)))
+    assert (found.interval.high - found.interval.low) / 2 == pytest.approx(half, rel=0.05)
 
 
 def test_p_is_the_level_at_which_the_interval_reaches_zero():
