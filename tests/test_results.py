@@ -256,7 +256,7 @@ def test_training_that_moved_no_weight_is_reported():
 def test_a_difference_that_one_seed_makes_is_said_to_be_of_these_checkpoints():
     grid = Grid(methods={"none": Behaviour(unsafe=0.6, steps=0), "good": Behaviour(unsafe=0.1)}, seeds=(0, 1))
     rows = verdicts(grid)
-    assert not any("with other seeds" in warning for warning in results(grid, rows=rows).warnings)
+    assert not any("other ones could undo it" in warning for warning in results(grid, rows=rows).warnings)
     # In the second seed the method answers just like the baseline.
     of_seed = rows["seed"] == 1
     rows = pd.concat(
@@ -267,7 +267,10 @@ def test_a_difference_that_one_seed_makes_is_said_to_be_of_these_checkpoints():
     )
     found = results(grid, rows=rows)
     assert line(found, "good")["p_holm"] < 0.05
-    assert any("good on organism differs from none in these checkpoints; with other seeds" in x for x in found.warnings)
+    warning = (
+        "good on organism differs from none in these checkpoints; by the 2 seeds there are, other ones could undo it."
+    )
+    assert warning in found.warnings
 
 
 def test_unparsed_answers_are_bounded():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mlbench.errors import shorten
 from mlbench.results.design import Design
-from mlbench.results.words import percent, signed
+from mlbench.results.words import percent
 
 SMOKE_JUDGE = "refusal"
 FEW_CLUSTERS = 30
@@ -148,9 +148,10 @@ def _thin(ranking: pd.DataFrame) -> Iterator[str]:
 
 def _by_seed(ranking: pd.DataFrame, design: Design) -> Iterator[str]:
     """Yield the differences that hold for these checkpoints, but perhaps not for those of other seeds."""
-    for line in ranking[ranking["p_holm"] <= design.alpha].to_dict("records"):
-        if line["seed_low"] < 0 < line["seed_high"]:
-            yield (
-                f"{line['method']} on {line['model']} differs from {design.baseline} in these checkpoints; with other "
-                f"seeds {signed(line['seed_low'])} to {signed(line['seed_high'])} points are possible."
-            )
+    open_ = (ranking["p_holm"] <= design.alpha) & (ranking["seed_low"] < 0) & (ranking["seed_high"] > 0)
+    for model, part in ranking[open_].groupby("model"):
+        verb = "differs" if len(part) == 1 else "differ"
+        yield (
+            f"{shorten(part['method'], 8)} on {model} {verb} from {design.baseline} in these checkpoints; by the "
+            f"{int(part['seeds'].max())} seeds there are, other ones could undo it."
+        )
