@@ -213,6 +213,7 @@ ALIKE = (
 UNEQUAL = tuple(
     Setting(rates=rates, prompts=size) for size in (315, 180) for rates in ((0.03, 0.27), (0.01, 0.03), (0.005, 0.005))
 )
+LOSSES = ((0.005, 0.025), (0.05, 0.07), (0.3, 0.31))
 INTERVALS = ("cell", "macro rate", "macro difference", "tier difference", "language difference")
 SECTIONS = (
     Section(
@@ -233,7 +234,10 @@ SECTIONS = (
     Section(
         "Non-inferiority exactly at the margin",
         margin,
-        tuple(Setting(rates=rates, own=own) for rates in ((0.05, 0.07), (0.3, 0.31)) for own in (0.0, 1.0)),
+        tuple(
+            Setting(rates=rates, own=own) for rates in ((0.05, 0.07), (0.3, 0.31), (0.005, 0.025)) for own in (0.0, 1.0)
+        )
+        + tuple(Setting(rates=rates, prompts=40) for rates in ((0.05, 0.07), (0.005, 0.025))),
         {"not inferior, 5 %": FALSE_POSITIVES, "not inferior, 2.5 %": (0.0, 0.03)},
     ),
     Section(
