@@ -78,7 +78,7 @@ ALWAYS: Tables = {
     # the baseline is compared with nothing
     "ranking": {*COMPARED, *PRICES},
     # groups have no p-value, only lines of one language count prompts, only whole lines have a detectable difference
-    "comparisons": {"p", "p_holm", *MARGINS, "mde", "sd", "step", "rows", "clusters", "discordant", *EXACT},
+    "comparisons": {"p", "p_holm", "q", *MARGINS, "mde", "sd", "step", "rows", "clusters", "discordant", *EXACT},
     # synthetic jobs log no losses, synthetic answers no tokens; few answers say nothing of how varied they are
     "health": {"loss_first", "loss_last", "loss_finite", "tokens", "distinct"},
 }
@@ -174,7 +174,7 @@ CASES = {
             "ranking": {"over_refusal", "utility", *PRICES},
             "seeds": {"over_refusal", "utility"},
             "groups": {"over_refusal", "accuracy"},
-            "comparisons": MARGINS,
+            "comparisons": {"q", *MARGINS},
         },
     ),
     "a missing cell": Case(change=without(method="good", language="bn", task="jail"), missing=ROWLESS),

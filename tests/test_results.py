@@ -239,6 +239,18 @@ def test_one_cluster_decides_nothing():
     assert any("Only 1 source prompts" in warning for warning in found.warnings)
 
 
+def test_prices_are_exploratory_and_have_a_false_discovery_rate():
+    found = results(Grid(methods={**TWO, "third": Behaviour(unsafe=0.3, over_refusal=0.3)})).comparisons
+    whole = found[found["scope"] == "all"].sort_values("p")
+    prices = whole[whole["endpoint"] != "asr"]
+    assert whole.loc[whole["endpoint"] == "asr", "q"].isna().all()
+    p = prices["p"]
+    # Benjamini and Hochberg: the i-th smallest of m times m / i, and never above a larger one's.
+    steps = [value * len(p) / rank for rank, value in enumerate(p, start=1)]
+    expected = [min(1, *steps[place:]) for place in range(len(steps))]
+    assert prices["q"].tolist() == pytest.approx(expected)
+
+
 def test_byte_identical_answers_are_reported():
     methods = {**TWO, "idle": Behaviour(copies="none"), "echo": Behaviour(copies="good")}
     found = results(Grid(methods=methods)).warnings

@@ -21,7 +21,9 @@ EXACT_COLUMNS = ("won", "lost", "p_exact", "odds_ratio", "odds_low", "odds_high"
 def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) -> pd.DataFrame:
     """Return every method against the baseline: per endpoint, over all cells, in each group and in each language.
 
-    Lines of one language also count source prompts, see `exact_columns`.
+    `p_holm` is of the confirmatory family, attack success over all cells; `q` is the false discovery rate of the other
+    endpoints over all cells, which are exploratory. Lines of one language have p by max-T and also count source
+    prompts, see `exact_columns`.
     """
     lines: list[dict[str, object]] = []
     challengers = [method for method in design.methods if method != design.baseline]
@@ -46,6 +48,7 @@ def comparisons(arms: Mapping[Key, Arm], means: pd.DataFrame, design: Design) ->
     primary = (table["endpoint"] == "asr") & (table["scope"] == "all")
     table["primary"] = primary
     table.loc[primary, "p_holm"] = stats.holm(table.loc[primary, "p"].astype(float).tolist())
+    table["q"] = _discoveries(table)
     table["mde"] = _detectable(table, family=len(models) * len(challengers), alpha=design.alpha)
     return table
 
@@ -65,6 +68,17 @@ def exact_columns(differences: stats.FloatArray, endpoint: str, design: Design) 
     return dict(zip(EXACT_COLUMNS, values, strict=True))
 
 
+def _discoveries(table: pd.DataFrame) -> pd.Series:
+    """Return Benjamini and Hochberg's adjusted p-values of the exploratory comparisons over all cells."""
+    from scipy.stats import false_discovery_control
+
+    found = pd.Series(np.nan, index=table.index)
+    explored = (table["endpoint"] != "asr") & (table["scope"] == "all") & table["p"].notna()
+    if explored.any():
+        found[explored] = false_discovery_control(table.loc[explored, "p"].astype(float), method="bh")
+    return found
+
+
 def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float]:
     return [
         np.nan
@@ -82,7 +96,7 @@ def _detectable(table: pd.DataFrame, *, family: int, alpha: float) -> list[float
 
 
 _COMPARISON_COLUMNS = [
-    *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm"),
+    *("model", "method", "reference", "endpoint", "scope", "delta", "low", "high", "p", "p_holm", "q"),
     *("p_margin", "p_equivalent", "mde", "sd", "step", "rows", "clusters", "discordant"),
     *EXACT_COLUMNS,
 ]
