@@ -14,11 +14,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mlbench.report.info import RunInfo
+from mlbench.report.page import CROSSLINGUAL
 from mlbench.report.terminal import interval
 from mlbench.report.views import HeatCell, HeatMap, ModelView
 from mlbench.results import Results, words
 from mlbench.results.groups import GROUPS
 
+MEASURES = {
+    **{"worst": "Worst", "pivot_gap": "Gap", "variance": "Variance", "any_language": "Any", "loophole": "Loophole"},
+    **{"agreement": "Agreement", "kappa": "κ"},
+}
+"""Short headings of `page.CROSSLINGUAL`."""
 WIDEST = 8
 """Languages side by side; a table of more languages becomes several."""
 
@@ -324,15 +330,7 @@ def _price(results: Results, run: RunInfo, view: ModelView) -> Table:
 
 
 def _crosslingual(results: Results, run: RunInfo, view: ModelView) -> Table:
-    measures = {
-        "worst": ("Worst", words.percent),
-        "pivot_gap": ("Gap", words.percent),
-        "variance": ("Variance", words.decimal),
-        "any_language": ("Any", words.percent),
-        "loophole": ("Loophole", words.percent),
-        "agreement": ("Agreement", words.percent),
-        "kappa": ("κ", words.decimal),
-    }
+    measures = {name: (MEASURES[name], shown) for name, (_, shown) in CROSSLINGUAL.items()}
     rows = [
         (
             str(line["method"]),

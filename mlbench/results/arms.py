@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mlbench.results.cells import ENDPOINT
+from mlbench import stats
+from mlbench.results.cells import ENDPOINT, clustered
 from mlbench.results.design import Design
 
 TIERS = ("high", "mid", "low")
@@ -66,3 +67,24 @@ def macro_rates(model: str, method: str, arms: Mapping[Key, Arm]) -> dict[str, f
         arm = arms.get((model, method, endpoint))
         found[name] = arm.mean(outcome) if arm and arm.seeds else np.nan
     return found
+
+
+def asked(data: stats.Clustered) -> tuple[object, ...]:
+    """Return what is equal for methods that answered the same prompts."""
+    # Counts are means over repeats: rounded, so that 3 / 3 and 2 / 2 are the same number of prompts.
+    return data.rows, data.clusters, data.counts.round(9).tobytes()
+
+
+def comparable(arms: Mapping[Key, Arm], model: str, design: Design) -> dict[str, stats.Clustered]:
+    """Return the attack success of the methods of a model that answered the same prompts, in the order of the design.
+
+    Methods without a complete seed are left out. Where methods answered different prompts, the largest set that
+    agrees stays.
+    """
+    sets: dict[tuple[object, ...], dict[str, stats.Clustered]] = {}
+    for method in design.methods:
+        arm = arms.get((model, method, "asr"))
+        if arm and arm.seeds:
+            data = clustered(arm.rows, "asr")
+            sets.setdefault(asked(data), {})[method] = data
+    return max(sets.values(), key=len, default={})

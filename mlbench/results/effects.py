@@ -38,8 +38,7 @@ def effect_columns(arm: Arm | None, base: Arm | None) -> dict[str, float]:
     if arm is None or not arm.seeds:
         return missing
     data = clustered(arm.rows, "asr")
-    unparsed = clustered(arm.rows, "unparsed").macro()
-    bounds = {"bound_low": data.macro(), "bound_high": min(1.0, data.macro() + unparsed)}
+    bounds = {"bound_low": data.macro(), "bound_high": min(1.0, data.macro() + arm.mean("unparsed"))}
     if base is None or not base.seeds or base is arm:
         return missing | bounds
     return missing | bounds | _against(data, clustered(base.rows, "asr"))

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mlbench import stats
-from mlbench.results.arms import Arm, Key
+from mlbench.results.arms import Arm, Key, asked
 from mlbench.results.cells import ENDPOINT, clustered
 from mlbench.results.design import Design
 
@@ -47,15 +47,11 @@ def _placed(arms: Mapping[Key, Arm], model: str, design: Design) -> dict[str, di
     if not any("asr" in parts for parts in found.values()):
         return {}
     for endpoint in ENDPOINT.values():
-        asked = {method: _asked(parts[endpoint]) for method, parts in found.items() if endpoint in parts}
-        if asked:
-            usual = Counter(asked.values()).most_common(1)[0][0]
-            found = {method: parts for method, parts in found.items() if asked.get(method) == usual}
+        prompts = {method: asked(parts[endpoint]) for method, parts in found.items() if endpoint in parts}
+        if prompts:
+            usual = Counter(prompts.values()).most_common(1)[0][0]
+            found = {method: parts for method, parts in found.items() if prompts.get(method) == usual}
     return found
-
-
-def _asked(data: stats.Clustered) -> tuple[object, ...]:
-    return data.rows, data.clusters, data.counts.round(9).tobytes()
 
 
 def _shares(placed: Mapping[str, Mapping[str, stats.Clustered]], design: Design) -> dict[str, dict[str, object]]:

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mlbench import stats
-from mlbench.results.arms import Arm, Key
-from mlbench.results.cells import clustered
+from mlbench.results.arms import Arm, Key, comparable
 from mlbench.results.design import Design
 
 COLUMNS = ["model", "task", "language", "methods", "prompts", "q", "df", "p", "p_holm"]
@@ -42,20 +41,3 @@ def _of_model(
         lines.append({**place, "methods": len(data), "prompts": int(inside.sum()), **found._asdict()})
     adjusted = stats.holm([float(line["p"]) for line in lines])
     return [line | {"p_holm": float(p)} for line, p in zip(lines, adjusted, strict=True)]
-
-
-def comparable(arms: Mapping[Key, Arm], model: str, design: Design) -> dict[str, stats.Clustered]:
-    """Return the attack success of the methods of a model that answered the same prompts, in the order of the design.
-
-    Methods without a complete seed are left out. Where methods answered different prompts, the largest set that
-    agrees stays.
-    """
-    sets: dict[tuple[object, ...], dict[str, stats.Clustered]] = {}
-    for method in design.methods:
-        arm = arms.get((model, method, "asr"))
-        if arm and arm.seeds:
-            data = clustered(arm.rows, "asr")
-            # Counts are means over repeats: rounded, so that 3 / 3 and 2 / 2 are the same number of prompts.
-            prompts = data.counts.round(9).tobytes()
-            sets.setdefault((data.rows, data.clusters, prompts), {})[method] = data
-    return max(sets.values(), key=len, default={})

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mlbench import stats
-from mlbench.results.arms import Arm, Key
+from mlbench.results.arms import Arm, Key, comparable
 from mlbench.results.design import Design
-from mlbench.results.omnibus import comparable
 
 
 def ties(arms: Mapping[Key, Arm], models: Sequence[str], design: Design) -> pd.DataFrame:
